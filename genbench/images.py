@@ -1,0 +1,149 @@
+"""Reading images people made elsewhere: a folder, a zip, an npz or an npy; strictly, since what is guessed here moves every score."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genbench.datasets.encoded import MOST_BYTES, MOST_RATIO, encoded, labels_of, open_source, with_channels
+from genbench.errors import GenbenchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_NPY = b"\x93NUMPY"
+
+
+def read_images(
+    path: str | Path, *, size: int | None = None, channels: int | None = None, allow_lossy: bool = True
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    """A folder (with its subfolders), zip, npz or npy -> images (N, C, H, W) uint8 and labels (N,) int64, or None.
+
+    Arrays are NHWC or NCHW under ``samples``, ``images`` or ``arr_0``, with labels under ``labels`` or ``arr_1``. Labels of files
+    come from ``dataset.json`` or from class folders. `size` demands size×size pixels: nothing is ever resized. `channels` turns grey
+    into three equal channels, and three that are equal into one. Raises GenbenchError, in one line, for whatever is not exactly that.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise GenbenchError(f"no images at {path}: it does not exist")
+    if not (path.is_dir() or path.is_file()):
+        raise GenbenchError(f"no images at {path}: it is neither a folder nor a file")
+    if path.is_dir() or not _is_array_file(path):
+        source = open_source(path)
+        files = encoded(source, channels=channels, allow_lossy=allow_lossy)
+        _check_size(files.shape[2:], size, str(path))
+        return files[:], labels_of(source)[0]
+    images, labels = _read_npz(path) if zipfile.is_zipfile(path) else (_read_npy(path), None)
+    _check_size(images.shape[2:], size, str(path))
+    return with_channels(images, channels, str(path)), labels
+
+
+def _check_size(shape: tuple[int, ...], size: int | None, where: str) -> None:
+    if size is not None and shape != (size, size):
+        raise GenbenchError(
+            f"{where}: images are {shape[0]}x{shape[1]}, not {size}x{size}; they are never resized here, since that moves every score"
+        )
+
+
+def _is_array_file(path: Path) -> bool:
+    if path.suffix.lower() in (".npy", ".npz"):
+        return True
+    return _start(path) == _NPY
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_NPY))
+    except OSError as error:
+        raise GenbenchError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _read_npy(path: Path) -> NDArray[np.uint8]:
+    import numpy as np
+
+    start = _start(path)
+    if start != _NPY:
+        raise GenbenchError(_array_trouble(path, "a pickle" if start[:1] == b"\x80" else "it does not begin like one"))
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except GenbenchError:
+        raise
+    except Exception as error:  # what numpy and zipfile raise at damage: ValueError, TokenError, BadZipFile, zlib.error, RuntimeError, …
+        raise GenbenchError(_array_trouble(path, error)) from None
+    return np.ascontiguousarray(_as_nchw(array, str(path)))
+
+
+def _read_npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    import numpy as np
+
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaks what it opened itself
+            key = next((key for key in ("samples", "images", "arr_0") if key in arrays.files), None)
+            if key is None and len(arrays.files) == 1:
+                key = arrays.files[0]
+            if key is None:
+                found = ", ".join(map(repr, arrays.files)) or "nothing"
+                raise GenbenchError(f"{path} holds {found}; the images are expected under samples, images or arr_0")
+            _check_member(path, key)
+            images = np.ascontiguousarray(_as_nchw(arrays[key], f"{path}: {key}"))
+            labels = next((arrays[name] for name in ("labels", "arr_1") if name in arrays.files), None)
+    except GenbenchError:
+        raise
+    except Exception as error:  # what numpy and zipfile raise at damage: ValueError, TokenError, BadZipFile, zlib.error, RuntimeError, …
+        raise GenbenchError(_array_trouble(path, error)) from None
+    if labels is None:
+        return images, None
+    if labels.ndim == 2 and labels.shape[0] == len(images) and labels.shape[1] > 1:
+        labels = labels.argmax(1)  # one-hot, as ADM writes them
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise GenbenchError(f"{path}: labels are {labels.shape} {labels.dtype}, not one integer for each of {len(images)} images")
+    return images, labels.astype(np.int64)
+
+
+def _check_member(path: Path, key: str) -> None:
+    """The array's header must claim what its zip member holds, before anything is allocated for it."""
+    import numpy as np
+
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
+        if info.file_size > MOST_RATIO * max(info.compress_size, 1) or info.file_size > MOST_BYTES:
+            raise GenbenchError(f"{path}: {key} claims {info.file_size} bytes: refused as a decompression bomb")
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(member)
+            count = 1
+            for extent in shape:
+                count *= extent
+            if not dtype.hasobject and member.tell() + count * dtype.itemsize != info.file_size:
+                raise GenbenchError(f"{path}: {key} claims {shape} {dtype}, which is not what the file holds")
+
+
+def _array_trouble(path: Path, error: Exception | str) -> str:
+    why = " ".join(str(error).split()) or type(error).__name__
+    if "pickle" in why or "Python objects" in why:
+        return f"{path} holds pickled objects, which can run code: refused; save a plain uint8 array"
+    return f"{path} is damaged or no array file: {why}"
+
+
+def _as_nchw(array: Any, where: str) -> NDArray[np.uint8]:
+    """(N, H, W, C), (N, C, H, W) or grey (N, H, W), uint8 -> (N, C, H, W)."""
+    import numpy as np
+
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        raise GenbenchError(f"{where} is {getattr(array, 'dtype', type(array).__name__)}; images are expected as uint8, 0 to 255")
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim != 4 or 0 in array.shape:
+        raise GenbenchError(f"{where} has the shape {array.shape}; (N, H, W, C) or (N, C, H, W) with at least one image is expected")
+    first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
+    if first and last and array.shape[1] != array.shape[3]:
+        first, last = array.shape[2] == array.shape[3], array.shape[1] == array.shape[2]  # the square reading
+    if first == last:
+        what = "could be NHWC or NCHW" if first else "has neither 1 nor 3 channels"
+        raise GenbenchError(f"{where} has the shape {array.shape}, which {what}")
+    images: NDArray[np.uint8] = array if first else array.transpose(0, 3, 1, 2)
+    return images
