@@ -1,0 +1,102 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genbench.datasets.prepare import digest, prepare
+from genbench.errors import GenbenchError
+from genbench.extractors import builtin
+from genbench.extractors.builtin import builtin_extractors
+from genbench.extractors.cnn import file_digest
+from genbench.extractors.recipe import accuracy
+
+CPU = torch.device("cpu")
+SPECS = {spec.name: spec for spec in builtin_extractors()}
+WEIGHTS = Path(builtin.__file__).parent / "weights"
+BUNDLED = ["digits-cnn", "mnist-cnn"]
+
+
+def mnist_root():
+    roots = [Path(path) for path in (os.environ.get("GENBENCH_DATA"), Path(__file__).parents[2].parent / "shared" / "data") if path]
+    return next((root for root in roots if (root / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()), None)
+
+
+def sidecar(name):
+    return json.loads((WEIGHTS / f"{name}.json").read_text())
+
+
+def test_listing_extractors_imports_neither_torch_nor_scipy():
+    code = "import sys; from genbench.extractors.builtin import builtin_extractors as b; b();"
+    code += "print('torch' in sys.modules, 'scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False False\n"
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_shipped_weights_are_small_and_are_those_of_their_sidecar(name):
+    path = WEIGHTS / f"{name}.safetensors"
+    assert path.stat().st_size < 2**20
+    assert sidecar(name)["digest"] == file_digest(path) == SPECS[name].load(CPU, None).digest
+    assert SPECS[name].accuracy == sidecar(name)["test_accuracy"]
+    assert f"{SPECS[name].accuracy:.2%}" in SPECS[name].description
+
+
+def check_accuracy(name, data):
+    said = sidecar(name)
+    assert said["train_digest"] == digest([data.train])
+    extractor = SPECS[name].load(CPU, None)
+    # one image may fall either way between machines
+    assert accuracy(extractor, data.test) == pytest.approx(said["test_accuracy"], abs=1.5 / len(data.test))
+    assert accuracy(extractor, data.holdout) == pytest.approx(said["holdout_accuracy"], abs=1.5 / len(data.holdout))
+    features, logits = extractor(torch.from_numpy(data.train.images[:500]))
+    assert features.shape == (500, SPECS[name].dim)
+    assert logits.shape == (500, SPECS[name].num_classes)
+    assert features.dtype == logits.dtype == torch.float32
+    return features
+
+
+def test_digits_cnn_reaches_its_accuracy_on_images_it_never_saw():
+    assert SPECS["digits-cnn"].accuracy >= 0.98
+    check_accuracy("digits-cnn", prepare("digits", 8))
+
+
+@pytest.mark.skipif(mnist_root() is None, reason="MNIST is not here: neither under GENBENCH_DATA nor in ../shared/data")
+def test_mnist_cnn_reaches_its_accuracy_on_images_it_never_saw():
+    assert SPECS["mnist-cnn"].accuracy >= 0.993
+    check_accuracy("mnist-cnn", prepare("mnist", 32, mnist_root()))
+
+
+def test_features_have_mean_variance_one_over_the_train_split():
+    train = torch.from_numpy(np.array(prepare("digits", 8).train.images))
+    features, _ = SPECS["digits-cnn"].load(CPU, None)(train)
+    assert features.double().var(dim=0).mean().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_named_cnn_takes_no_other_weights():
+    SPECS["digits-cnn"].require(None)
+    for call in (SPECS["digits-cnn"].require, lambda weights: SPECS["digits-cnn"].load(CPU, weights)):
+        with pytest.raises(GenbenchError, match=r"digits-cnn is its own weights; .* 'cnn' with --weights"):
+            call(WEIGHTS / "mnist-cnn.safetensors")
+
+
+def test_weights_of_ones_own_go_with_the_extractor_cnn_and_are_checked_first(tmp_path):
+    spec = SPECS["cnn"]
+    with pytest.raises(GenbenchError, match="needs --weights FILE"):
+        spec.require(None)
+    with pytest.raises(GenbenchError, match="extractor cnn: no weights file"):
+        spec.require(tmp_path / "none.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(GenbenchError, match="cannot be read"):
+        spec.require(tmp_path / "junk.safetensors")
+    spec.require(WEIGHTS / "mnist-cnn.safetensors")
+    assert spec.load(CPU, WEIGHTS / "mnist-cnn.safetensors").digest == sidecar("mnist-cnn")["digest"]
+
+
+def test_tampered_weights_are_refused(monkeypatch):
+    monkeypatch.setattr(builtin, "_sidecar", lambda name: {"digest": "0" * 64})
+    with pytest.raises(GenbenchError, match="not those that were published"):
+        builtin._load_cnn(CPU, None, name="digits-cnn")
