@@ -1,0 +1,87 @@
+"""Metrics: each module one measure (or one family) as pure functions of arrays, and a thin spec around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class ImageSet(Protocol):
+    """A set of images and what an extractor sees in it; each is computed when first asked for, once."""
+
+    images: NDArray[np.uint8]
+    """(N, C, H, W)."""
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """(N, d)."""
+        ...
+
+    @property
+    def logits(self) -> NDArray[np.float32] | None:
+        """(N, K), or None where the extractor is no classifier."""
+        ...
+
+    @property
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+        """Mean (d,), covariance (d, d) with n-1, and N, streamed in float64."""
+        ...
+
+
+def _compute(key: str, compute: Callable[[], Mapping[str, NDArray[np.generic]]]) -> Mapping[str, NDArray[np.generic]]:
+    return compute()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a metric may look at."""
+
+    fake: ImageSet
+    real: ImageSet
+    """The reference split (held-out test by default)."""
+    train: ImageSet
+    reference: Literal["test", "train"]
+    seed: int
+    """Of the metric's own random stream."""
+    labels_named: bool
+    """True where the extractor's logits name the dataset's own classes."""
+    test: ImageSet | None = None
+    """The held-out test split."""
+    noise: Callable[[], ImageSet] | None = None
+    """Makes as many images of uniform noise as `fake` has, seen by the same extractor."""
+    remember: Callable[[str, Callable[[], Mapping[str, NDArray[np.generic]]]], Mapping[str, NDArray[np.generic]]] = _compute
+    """``remember(key, compute)``: arrays that follow from the real images, the extractor and `key` alone, kept between runs."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One value of a metric, before the harness adds protocol and floor."""
+
+    name: str
+    value: float | None
+    better: Literal["lower", "higher", "neither"]
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+    split: Literal["test", "train"] | None = None
+    n_real: int | None = None
+    n_fake: int | None = None
+    pixels_only: bool = False
+    """True where no extractor had a part in it."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric as a plugin registers it: ``compute(evidence)`` yields one or more measurements."""
+
+    name: str
+    compute: Callable[[Evidence], Iterable[Measurement]]
+    paper: str
+    description: str
+    version: str = "1"
+    """Changes whenever its values do; part of every score's protocol hash."""
