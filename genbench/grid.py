@@ -1,0 +1,37 @@
+"""A sheet of samples as people look at them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from genbench.records import write_atomic
+
+COLUMNS = ROWS = 10
+CELL = 32
+"""Pixels a small image is enlarged to at least, by a whole factor, nearest neighbour."""
+
+
+def save_grid(images: NDArray[np.uint8], path: Path) -> None:
+    """The first 100 of (N, C, H, W) uint8 images as a PNG of 10 x 10, a pixel apart, enlarged by a whole factor."""
+    write_atomic(path, grid_png(images))
+
+
+def grid_png(images: NDArray[np.uint8]) -> bytes:
+    """The sheet as PNG bytes."""
+    shown = images[: COLUMNS * ROWS]
+    _, channels, height, width = shown.shape
+    scale = max(1, CELL // height)
+    rows = -(-len(shown) // COLUMNS)
+    sheet = np.full((rows * (height * scale + 2) + 2, COLUMNS * (width * scale + 2) + 2, channels), 128, np.uint8)
+    for index, image in enumerate(shown):
+        top, left = (2 + (index // COLUMNS) * (height * scale + 2), 2 + (index % COLUMNS) * (width * scale + 2))
+        tile = np.moveaxis(image, 0, -1).repeat(scale, 0).repeat(scale, 1)
+        sheet[top : top + height * scale, left : left + width * scale] = tile
+    buffer = io.BytesIO()
+    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

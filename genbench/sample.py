@@ -1,0 +1,74 @@
+"""Samples from a trained model: drawn in seeded chunks, checked, and quantised once for every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from genbench.errors import GenbenchError
+from genbench.model import ImageSpec
+from genbench.seeds import stream
+
+CHUNK = 500
+"""Images drawn per call of `sample`; part of what a seed means."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`images` (N, C, H, W) uint8; `clipped`: share of values that lay outside [-1, 1] by more than rounding."""
+
+    images: NDArray[np.uint8]
+    clipped: float
+
+
+def quantise(images: Tensor) -> Tensor:
+    """Float images in [-1, 1] -> uint8: clip, then floor(255 (x + 1) / 2 + 0.5). Round-trips all 256 levels."""
+    return images.float().clamp(-1, 1).add(1).mul(127.5).add(0.5).floor().to(torch.uint8)
+
+
+def draw(model: nn.Module, n: int, seed: int, image: ImageSpec, *, stream_name: str = "sampling", chunk: int = CHUNK) -> Samples:
+    """Draw n images under ``eval()`` and ``inference_mode``; the RNG is seeded per (seed, chunk) and restored.
+
+    Raises GenbenchError naming what is wrong with the model's output.
+    """
+    parts: list[NDArray[np.uint8]] = []
+    outside = 0
+    with sampling(model):
+        for start in range(0, n, chunk):
+            count = min(chunk, n - start)
+            torch.manual_seed(stream(seed, f"{stream_name}/{start // chunk}"))
+            images = model.sample(count)  # type: ignore[operator]
+            _check(images, count, image)
+            outside += int((images.abs() > 1 + 1 / 255).sum())
+            parts.append(quantise(images).cpu().contiguous().numpy())
+    stacked = np.concatenate(parts)
+    return Samples(stacked, outside / stacked.size)
+
+
+@contextmanager
+def sampling(model: nn.Module) -> Iterator[None]:
+    """Context in which samples are drawn: eval mode, no gradients, training mode and RNG restored afterwards."""
+    training = model.training
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices), torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def _check(images: object, count: int, image: ImageSpec) -> None:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise GenbenchError(f"sample({count}) returned {kind}; it must return a float tensor")
+    if tuple(images.shape) != (count, *image.shape):
+        raise GenbenchError(f"sample({count}) returned shape {tuple(images.shape)}; it must be {(count, *image.shape)}")
+    if not bool(torch.isfinite(images).all()):
+        raise GenbenchError(f"sample({count}) returned NaN or infinity")

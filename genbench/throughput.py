@@ -1,0 +1,79 @@
+"""How fast a model samples, how fast the machine is, and what memory a run took."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from genbench import machine
+from genbench.sample import sampling
+
+WARM_UP = 10
+CALIBRATION = 0.05
+"""Seconds of matrix products that calibrate a device before and after training."""
+
+
+def sampling_throughput(
+    model: nn.Module,
+    batch_sizes: Sequence[int] = (64,),
+    *,
+    synchronize: Callable[[], None],
+    calls: int = 30,
+    seconds: float = 10.0,
+    at_least: float = 0.0,
+) -> dict[str, tuple[float, float, float]]:
+    """Batch size -> images/s as (median, 5th, 95th percentile), device-synchronised at both ends of each call, fresh latents each.
+
+    Runs 10 warm-up calls, then until `calls` calls and `at_least` seconds, or `seconds`, have passed.
+    """
+    rates: dict[str, tuple[float, float, float]] = {}
+    with sampling(model):
+        for size in batch_sizes:
+            begun = time.perf_counter()
+            for _ in range(WARM_UP):
+                model.sample(size)  # type: ignore[operator]
+                if time.perf_counter() - begun > seconds:
+                    break
+            times: list[float] = []
+            begun = time.perf_counter()
+            while not times or (time.perf_counter() - begun < seconds and (len(times) < calls or time.perf_counter() - begun < at_least)):
+                synchronize()
+                start = time.perf_counter()
+                model.sample(size)  # type: ignore[operator]
+                synchronize()
+                times.append(time.perf_counter() - start)
+            fast, slow = np.quantile(times, [0.05, 0.95])
+            rates[str(size)] = (size / statistics.median(times), size / float(slow), size / float(fast))
+    return rates
+
+
+def gemm_rate(device: torch.device, synchronize: Callable[[], None]) -> float:
+    """GFLOP/s of float32 512 x 512 matrix products (2048 on CUDA): tells a busy or throttled machine from a quiet one."""
+    n = 2048 if device.type == "cuda" else 512
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand((n, n), generator=generator).to(device)
+    a @ a
+    synchronize()
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < CALIBRATION:
+        a @ a
+        done += 1
+        synchronize()
+    return 2 * n**3 * done / (time.perf_counter() - start) / 1e9
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory so far: the allocator's on CUDA, this process's resident set elsewhere."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return machine.peak_bytes()
+
+
+def synchronizer(device: torch.device) -> Callable[[], None]:
+    """The call that waits for `device`; nothing to wait for on a CPU."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None

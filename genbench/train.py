@@ -1,0 +1,194 @@
+"""The training loop: steps a model until its budget is spent, and keeps the curve."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from genbench.budget import Ledger, Meter
+from genbench.datasets.resident import TrainingBatches
+from genbench.errors import GenbenchError
+from genbench.model import Optimizers
+
+TICK = 0.5
+"""Seconds between two looks at the losses; the loop waits for the device only then."""
+FLOPS_EVERY = 200
+"""Steps between two counts of a step's FLOPs where FLOPs are the budget (phases may differ in cost)."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The state of a run at one moment."""
+
+    progress: float
+    seconds: float
+    steps: int
+    images: int
+    rate: float
+    """Training images per second since the point before."""
+    losses: Mapping[str, float]
+
+
+@dataclass
+class Training:
+    """How a training went."""
+
+    ledger: Ledger
+    overshoot: float
+    finished_early: bool
+    stopped: bool
+    """Stopped from outside, before the budget was spent."""
+    diverged: str
+    """Where the losses stopped being finite; empty where they did not."""
+    points: list[Point] = field(default_factory=list)
+    throughput: float | None = None
+    """Training images/s in steady state: the median over ticks."""
+
+
+def train(
+    model: nn.Module,
+    optimizers: Optimizers,
+    batches: TrainingBatches,
+    meter: Meter,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    at: Sequence[float] = (),
+    on_point: Callable[[Point], None] = lambda point: None,
+    on_tick: Callable[[Point], None] = lambda point: None,
+    stop: Callable[[], bool] = lambda: False,
+    earlier: Sequence[Point] = (),
+) -> Training:
+    """Step `model` until `meter` is exhausted, the model is `finished`, a loss is not finite, or `stop()`.
+
+    At each share of the budget in `at` the clock is halted and `on_point` called: what it does is not charged. `earlier` are
+    the points of the run that this one continues.
+    """
+    step = _Stepper(model, optimizers, batches, meter, device, precision)
+    points = list(earlier)
+    rates: list[float] = []
+    pending = sorted(share for share in at if share > meter.progress)
+    diverged, finished, stopped = "", False, False
+    while not (meter.exhausted or diverged or finished or stopped):
+        target = pending[0] if pending else 1.0
+        with meter.running():
+            while not (meter.exhausted or finished) and meter.progress < target:
+                step()
+                finished = bool(getattr(model, "finished", False))
+                if step.tick_due():
+                    point = step.look()
+                    rates.append(point.rate)
+                    on_tick(point)
+                    if step.diverged:
+                        diverged = f"a loss was not finite by step {meter.steps}: {_worst(point.losses)}"
+                    stopped = stop()
+                    if diverged or stopped:
+                        break
+        if not (diverged or stopped):
+            point = step.look()
+            if step.diverged:
+                diverged = f"a loss was not finite by step {meter.steps}: {_worst(point.losses)}"
+            while pending and (meter.progress >= pending[0] or finished):
+                pending.pop(0)
+            if at and not diverged:
+                points.append(point)
+                on_point(point)
+    ledger = meter.ledger()
+    # The first tick holds the warm-up; a run shorter than two has only its own average.
+    whole = ledger.images / ledger.seconds if ledger.seconds else None
+    throughput = statistics.median(rates[1:]) if len(rates) > 1 else whole
+    return Training(ledger, meter.overshoot, finished and not meter.exhausted, stopped, diverged, points, throughput)
+
+
+class _Stepper:
+    """Calls `training_step`, counts, and reads the device only at `look`."""
+
+    def __init__(
+        self, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, device: torch.device, precision: str
+    ) -> None:
+        self.model, self.optimizers, self.batches, self.meter, self.device = model, optimizers, batches, meter, device
+        self.bf16 = precision == "bf16"
+        self.diverged = False
+        self.flops_per_step = 0.0
+        self._counted = False
+        self._bad = torch.zeros((), dtype=torch.bool, device=device)
+        self._scalars: Mapping[str, Tensor] = {}
+        self._looked = time.perf_counter()
+        self._seconds, self._images, self._rate = meter.seconds, meter.images, 0.0
+
+    def __call__(self) -> None:
+        meter, before = self.meter, self.batches.drawn
+        self.batches.progress = meter.progress
+        due = not self._counted or (meter.budget.kind == "flops" and meter.steps % FLOPS_EVERY == 0)
+        counter = _FlopCounter() if due else None
+        with counter or contextlib.nullcontext(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            scalars = self.model.training_step(self.batches, self.optimizers)  # type: ignore[operator]
+        if counter is not None:
+            self.flops_per_step, self._counted = float(counter.total), True
+            _check_scalars(scalars)
+        if self.batches.drawn == before:
+            raise GenbenchError("training_step drew no batch: every step must call next(batches) at least once")
+        self._scalars = scalars
+        if scalars:
+            total = sum(value.detach() for value in scalars.values())
+            self._bad.logical_or_(~torch.isfinite(total))
+        meter.steps += 1
+        meter.flops += self.flops_per_step
+
+    def tick_due(self) -> bool:
+        return time.perf_counter() - self._looked >= TICK
+
+    def look(self) -> Point:
+        """Wait for the device, read losses and the flag."""
+        self.meter.settle()
+        losses = {name: float(value.detach()) for name, value in self._scalars.items()}
+        self.diverged = bool(self._bad)
+        meter = self.meter
+        seconds, images = meter.seconds, meter.images
+        if images > self._images and seconds > self._seconds:  # a look just after another tells nothing new
+            self._rate = (images - self._images) / (seconds - self._seconds)
+            self._seconds, self._images = seconds, images
+        self._looked = time.perf_counter()
+        return Point(meter.progress, seconds, meter.steps, images, self._rate, losses)
+
+
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the FLOPs of what runs inside it by torch's own formulas.
+
+    Not `FlopCounterMode`: that one also follows modules by hooks on their inputs, which a gradient penalty's `autograd.grad`
+    does not survive.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def _check_scalars(scalars: object) -> None:
+    if not isinstance(scalars, Mapping):
+        raise GenbenchError(f"training_step must return a dict of named scalars, not {type(scalars).__name__}")
+    for name, value in scalars.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise GenbenchError(f"training_step returned {name!r} that is not a scalar tensor")
+
+
+def _worst(losses: Mapping[str, float]) -> str:
+    bad = [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
+    return ", ".join(bad) or "finite again since"
