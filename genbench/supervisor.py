@@ -1,0 +1,160 @@
+"""Runs each stage of a run in a child process and owns its clock, deadline and fate."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from genbench import child
+from genbench.stages import Check, Job, Stage
+
+POLL = 0.1
+TERM_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+STAGE_LIMIT = 1800.0
+"""Seconds a stage may go on without a word while its training clock stands still (data, sampling, scoring)."""
+LOG_LINES = 20
+MESSAGE_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: ``done`` with its result, or ``timeout | oom | error | interrupted`` with the reason."""
+
+    status: str
+    reason: str = ""
+    result: dict[str, Any] | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+class Supervisor:
+    """Starts children from a fork server that has imported torch; falls back to plain spawn where there is none."""
+
+    def __init__(self) -> None:
+        methods = multiprocessing.get_all_start_methods()
+        self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            self._context.set_forkserver_preload(["genbench.preload"])
+
+    def warm_up(self) -> None:
+        """Start the fork server now, so that its import of torch overlaps other work."""
+        with contextlib.suppress(Exception):
+            from multiprocessing import forkserver
+
+            forkserver.ensure_running()
+
+    def run(
+        self,
+        stage: Stage,
+        job: Job | Check,
+        *,
+        limit: float | None,
+        on_message: Callable[[dict[str, Any]], None] = lambda message: None,
+    ) -> Outcome:
+        """Run one stage to its end. `limit`: seconds of training after which it is killed (budget + grace), by this process's clock."""
+        job.attempt.mkdir(parents=True, exist_ok=True)
+        log = job.attempt / f"{stage}.log"
+        receiver, sender = self._context.Pipe(duplex=False)
+        told = (stage, job.model_dump_json(), sender, str(log), dict(os.environ))
+        process = self._context.Process(target=child.main, args=told, daemon=True)  # type: ignore[attr-defined]
+        with _plain_main():
+            process.start()
+        sender.close()
+        try:
+            outcome = _follow(process, receiver, limit, on_message)
+        except KeyboardInterrupt:
+            _end(process, TERM_GRACE)
+            return Outcome("interrupted", "interrupted by the user", log_tail=_tail(log))
+        finally:
+            _end(process, 0.0)
+            receiver.close()
+        return Outcome(outcome.status, outcome.reason, outcome.result, () if outcome.status == "done" else _tail(log))
+
+
+def _follow(process: Any, receiver: Connection, limit: float | None, on_message: Callable[[dict[str, Any]], None]) -> Outcome:
+    """Read messages until the result, the child's death or a deadline."""
+    trained, resumed, heard = 0.0, None, time.monotonic()
+    while True:
+        if receiver.poll(POLL):
+            try:
+                message = json.loads(receiver.recv_bytes(MESSAGE_LIMIT))
+            except (EOFError, OSError, ValueError):
+                process.join(1.0)
+                return Outcome("error", _death(process.exitcode))
+            heard = time.monotonic()
+            match message.get("kind"):
+                case "resume":
+                    resumed = heard
+                case "pause" if resumed is not None:
+                    trained, resumed = trained + heard - resumed, None
+                case "result":
+                    return Outcome("done", result=message["value"])
+                case "failed":
+                    return Outcome(message["status"], message["reason"])
+                case _:
+                    on_message(message)
+        elif not process.is_alive() and not receiver.poll(0):
+            return Outcome("error", _death(process.exitcode))
+        now = time.monotonic()
+        clock = trained + (now - resumed if resumed is not None else 0.0)
+        if limit is not None and resumed is not None and clock > limit:
+            return Outcome("timeout", f"still training {clock:.0f} s after its clock started; budget and grace are {limit:.0f} s")
+        if now - heard > STAGE_LIMIT:
+            return Outcome("timeout", f"gave no sign for {STAGE_LIMIT:.0f} s")
+
+
+def _end(process: Any, grace: float) -> None:
+    """SIGTERM, `grace` seconds, then SIGKILL to the child's whole process group."""
+    if process.pid is None:
+        return
+    if grace and process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+        process.join(grace)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join(TERM_GRACE)
+
+
+def _death(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "closed its channel without a result"
+    if exitcode < 0:
+        name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else str(-exitcode)
+        return f"the process was killed by {name}"
+    return f"the process ended with exit code {exitcode} and no result"
+
+
+def _tail(log: Path) -> tuple[str, ...]:
+    """The last lines of a log, printable characters only."""
+    with contextlib.suppress(OSError), open(log, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+        lines = file.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
+        return tuple("".join(c for c in line if c.isprintable())[:300] for line in lines)
+    return ()
+
+
+@contextlib.contextmanager
+def _plain_main() -> Iterator[None]:
+    """Children need nothing of the caller's ``__main__``: without this they would import it again."""
+    import sys
+
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    try:
+        main.__spec__ = None
+        if "__file__" in hidden:
+            del main.__file__
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)

@@ -1,0 +1,296 @@
+"""Whole runs through real child processes, on the bundled digits."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from genbench import run as runs
+from genbench.errors import GenbenchError
+from genbench.inventory import describe_file
+from genbench.supervisor import Supervisor
+from genbench.track import Track
+
+TRACK = Track(
+    name="tiny", dataset="digits", size=8, budget="12steps", num_samples=60, extractor="digits-cnn",
+    curve=(0.5, 1.0), curve_samples=60, metrics=("fid", "statistical_fidelity"), grace=2.0,
+)  # fmt: skip
+
+MODEL = """
+import os, signal, sys, threading, time
+import torch
+from torch import nn
+
+class Tiny(nn.Module):
+    family = "other"
+    def __init__(self, image, width: int = 3, lr: float = 1e-2):
+        super().__init__()
+        self.image, self.lr, self.batch_size, self.count = image, lr, 16, 0
+        self.net = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.Tanh(), nn.Conv2d(width, 1, 1))
+    def configure_optimizers(self):
+        return {"all": torch.optim.Adam(self.parameters(), self.lr)}
+    def training_step(self, batches, optimizers):
+        real = next(batches).images
+        self.count += 1
+        self.misbehave()
+        loss = (self.net(real + torch.randn_like(real)) - real).square().mean()
+        optimizers["all"].minimize(loss)
+        return {"loss": loss}
+    def misbehave(self):
+        pass
+    def sample(self, n):
+        return self.net(torch.randn(n, *self.image.shape)).tanh()
+"""
+
+
+@pytest.fixture(scope="module")
+def supervisor():
+    return Supervisor()
+
+
+@pytest.fixture
+def attempt(tmp_path, supervisor):
+    """Run the class `Mine`, given as a body, and return its record."""
+
+    def attempt(body="", track=TRACK, results="results", seed=0, hp=None, device="cpu", **options):
+        file = tmp_path / "mine.py"
+        file.write_text(MODEL + "\nclass Mine(Tiny):\n" + textwrap.indent(textwrap.dedent(body) or "pass", "    ") + "\n")
+        model = describe_file(f"{file}:Mine")
+        place = runs.check(track, supervisor, results=tmp_path / results, device=device, threads=1)
+        (planned,) = runs.plan([model], track, [seed], place, {"Mine": hp or {}})
+        attempt.folder = place.store.folder(planned.spec)
+        attempt.planned, attempt.place = planned, place
+        return runs.run(planned, place, supervisor, **options)
+
+    return attempt
+
+
+def no_children_left():
+    """True when nothing but the fork server and its helpers, this process's own children, is left."""
+    own = psutil.Process()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        left = [child for child in own.children(recursive=True) if child.ppid() != own.pid and child.status() != "zombie"]
+        if not left:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_run_from_a_file_to_its_record(attempt):
+    record = attempt()
+    assert record.status == "done", (record.reason, record.log_tail)
+    assert record.spent.steps == 12
+    assert record.spent.images == 12 * 16
+    assert record.spent.flops > 0
+    assert record.spent.gemm_gflops[0] > 0
+    assert record.score("fid") > 0
+    assert 0 <= record.score("statistical_fidelity") <= 1
+    assert [point.progress for point in record.curve] == [0.5, 1.0]
+    assert all(point.fid > 0 for point in record.curve)
+    assert record.throughput.sample["64"][0] > 0
+    assert record.throughput.train_peak_bytes > 1 << 20
+    assert record.spec.model.source == "mine.py:Mine"
+    assert {path.name for path in attempt.folder.iterdir()} == {
+        "record.json", "samples.npz", "grid.png", "checkpoint.safetensors", "checkpoint.json", "curve.csv", "attempts",
+    }  # fmt: skip
+    samples = np.load(attempt.folder / "samples.npz", allow_pickle=False)["images"]
+    assert samples.shape == (60, 1, 8, 8)
+    assert samples.dtype == np.uint8
+    assert attempt.place.store.get(attempt.planned.spec) == record
+    assert str(attempt.folder.parent) not in (attempt.folder / "record.json").read_text()
+
+
+def test_equal_seeds_and_steps_give_bit_equal_samples(attempt):
+    digests = [attempt(results=name, seed=seed).digests for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    assert digests[0] == digests[1]
+    assert digests[0]["samples"] != digests[2]["samples"]
+    assert digests[0]["checkpoint"] != digests[2]["checkpoint"]
+
+
+def test_hparams_reach_the_model(attempt):
+    record = attempt(hp={"width": "5"})
+    assert record.spec.model.hparams == {"width": 5, "lr": 1e-2}
+    assert record.spec.model.changed == {"width": 5}
+    assert record.throughput.parameters == 5 * 9 + 5 + 5 + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ("def misbehave(self):\n    raise ValueError('odd step')", "error", "ValueError: odd step"),
+        ("def misbehave(self):\n    sys.exit('bye')", "error", "SystemExit: bye"),
+        ("def misbehave(self):\n    raise KeyboardInterrupt", "error", "KeyboardInterrupt"),
+        ("def misbehave(self):\n    os._exit(0)", "error", "exit code 0"),
+        ("def misbehave(self):\n    os.abort()", "error", "SIGABRT"),
+        ("def misbehave(self):\n    os.kill(os.getpid(), 9)", "error", "SIGKILL"),
+        ("def misbehave(self):\n    raise MemoryError", "oom", "MemoryError"),
+        ("def misbehave(self):\n    raise RuntimeError('CUDA out of memory. Tried')", "oom", "out of memory"),
+        ("def misbehave(self):\n    self.net[0].weight.data.fill_(float('nan'))", "diverged", "loss = nan"),
+        ("def sample(self, n):\n    return torch.zeros(n, 3, 8, 8)", "error", "must be"),
+        ("def sample(self, n):\n    return torch.full((n, 1, 8, 8), torch.nan)", "error", "NaN"),
+        ("def sample(self, n):\n    self.net[0].weight.data.add_(1)\n    return torch.zeros(n, 1, 8, 8)", "error", "must not train"),
+        ("def configure_optimizers(self):\n    return {}", "error", "KeyError"),
+    ],
+)
+def test_a_misbehaving_model_is_a_named_failure(attempt, body, status, says):
+    record = attempt(body)
+    assert record.status == status
+    assert says in record.reason
+    assert attempt.place.store.get(attempt.planned.spec) == record
+    assert no_children_left()
+
+
+def test_constant_output_is_flagged(attempt):
+    record = attempt("def sample(self, n):\n    return torch.zeros(n, 1, 8, 8)")
+    assert record.status == "done"
+    assert any("collapsed" in flag for flag in record.flags)
+
+
+def test_the_log_tail_of_a_failure_is_kept(attempt):
+    record = attempt("def misbehave(self):\n    print('about to fail', flush=True)\n    raise ValueError")
+    assert any("about to fail" in line for line in record.log_tail)
+
+
+def test_a_failure_keeps_its_curve_and_what_it_had_spent(attempt):
+    record = attempt("def misbehave(self):\n    if self.count > 8:\n        raise ValueError('late')")
+    assert record.status == "error"
+    assert [point.steps for point in record.curve] == [6]
+    assert record.spent.steps == 6
+    assert record.spent.images == 96
+
+
+def test_a_hanging_step_is_killed_at_budget_and_grace(attempt):
+    body = """
+    def misbehave(self):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.fork() == 0:
+            time.sleep(600)
+        time.sleep(600)
+    """
+    begun = time.monotonic()
+    record = attempt(body, track=TRACK.model_copy(update={"budget": "1s"}))
+    assert record.status == "timeout"
+    assert "budget and grace are 3 s" in record.reason
+    assert time.monotonic() - begun < 25
+    assert no_children_left()
+
+
+def test_one_giant_step_is_a_timeout(attempt):
+    record = attempt("def misbehave(self):\n    time.sleep(2.6)", track=TRACK.model_copy(update={"budget": "0.2s", "grace": 60.0}))
+    assert record.status == "done"
+    assert record.spent.overshoot > 2
+    record = attempt(
+        "def misbehave(self):\n    time.sleep(2.6)", track=TRACK.model_copy(update={"budget": "0.2s", "grace": 1.0}), results="b"
+    )
+    assert record.status == "timeout"
+
+
+def test_ctrl_c_leaves_no_record_and_no_process(attempt):
+    def interrupt(event):
+        if event["kind"] == "tick":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert attempt(track=TRACK.model_copy(update={"budget": "600s"}), on_event=interrupt) is None
+    assert not (attempt.folder / "record.json").exists()
+    assert no_children_left()
+
+
+def test_a_run_interrupted_after_training_does_not_train_again(attempt):
+    def interrupt(event):
+        if event["kind"] == "stage" and event["stage"] == "score":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(on_event=interrupt)
+    assert not (attempt.folder / "record.json").exists()
+    stages = []
+    record = attempt(on_event=lambda event: stages.append(event.get("stage")))
+    assert [stage for stage in stages if stage] == ["sample", "score"]
+    assert record.status == "done"
+    assert len(record.curve) == 2
+    assert all(point.fid > 0 for point in record.curve)
+
+
+def test_what_is_missing_is_said_before_any_compute(tmp_path, supervisor, monkeypatch):
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("GENBENCH_OFFLINE", "1")
+    for change, says in [
+        ({"dataset": "minst"}, "did you mean 'mnist'"),
+        ({"dataset": "cifar10"}, "GENBENCH_OFFLINE|offline"),
+        ({"extractor": "digit-cnn"}, "did you mean 'digits-cnn'"),
+        ({"metrics": ("fidd",)}, "did you mean 'fid'"),
+        ({"size": 12}, "12"),
+    ]:
+        with pytest.raises(GenbenchError, match=says) as error:
+            runs.check(TRACK.model_copy(update=change), supervisor, results=tmp_path / "r", device="cpu")
+        assert "\n" not in str(error.value)
+    for device in ("cuda:9", "tpu", "meta"):
+        with pytest.raises(GenbenchError, match=device):
+            runs.check(TRACK, supervisor, results=tmp_path / "r", device=device)
+
+
+def test_an_interrupted_run_goes_on_where_it_was_bit_for_bit(attempt):
+    track = TRACK.model_copy(update={"budget": "400steps", "curve": (0.05, 0.5, 1.0)})
+    slow = "def misbehave(self):\n    time.sleep(0.02 if self.count > 40 else 0)"
+    whole = attempt(slow, track=track, results="whole")
+
+    def interrupt(event):
+        if event["kind"] == "tick" and event["phase"] == "train" and event["steps"] > 60:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert attempt(slow, track=track, on_event=interrupt) is None
+    assert (attempt.folder / "state" / "state.json").exists()
+    record = attempt(slow, track=track)
+    assert record.status == "done"
+    assert record.digests == whole.digests
+    assert record.spent.attempts == 2
+    assert [point.steps for point in record.curve] == [20, 200, 400]
+    assert [point.fid for point in record.curve] == [point.fid for point in whole.curve]
+    assert not (attempt.folder / "state").exists()
+
+
+def test_the_child_dies_with_a_killed_supervisor(tmp_path):
+    command = [sys.executable, "-m", "genbench", "run", "noise", "conv-vae", "--track", "digits-20s", "--budget", "600s", "--device", "cpu"]
+    parent = psutil.Popen([*command, "--threads", "1"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in parent.stdout:
+        if "conv-vae seed 0: training" in line:
+            break
+    time.sleep(3)
+    children = parent.children(recursive=True)
+    assert len(children) >= 2
+    parent.kill()
+    parent.wait(10)
+    parent.stdout.close()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not [child for child in alive if child.status() != "zombie"]
+
+
+def test_a_folder_of_images_is_a_dataset(attempt, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (150, 8, 8), dtype=np.uint8)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number:04}.png")
+    track = TRACK.model_copy(update={"dataset": f"folder:{folder}", "num_samples": 10, "curve_samples": 10})
+    record = attempt(track=track)
+    assert record.status == "done", record.reason
+    assert record.score("fid") > 0
+    assert record.score("class_tv") is None  # the extractor's classes are not this folder's
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu(attempt):
+    record = attempt(track=TRACK.model_copy(update={"precision": "bf16", "budget": "40steps"}), device="cuda")
+    assert record.status == "done", (record.reason, record.log_tail)
+    assert record.spec.device == record.environment.device != "cpu"
+    assert record.score("fid") > 0
+    assert record.throughput.train_peak_bytes > 0
