@@ -1,0 +1,266 @@
+"""Records -> tables: which runs share a row, which rows share a ranking, and what stands in a cell.
+
+A row is a model's identity (name, changed hparams, plugin version and digest); a table is one track hash on one device
+class. Rows are ranked by the median over the planned seeds with a failed run as the worst possible value; the mean and
+its 95 % t interval are taken over the finished ones.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from genbench.budget import Budget
+from genbench.errors import GenbenchError
+from genbench.leaderboard.columns import Better, Column, column, group_thousands, sort_key
+from genbench.leaderboard.table import FULL_SEEDS, Cell, Damaged, Results, Row, Run, Table, column_key, device_class, identity, measures
+from genbench.leaderboard.text import clean
+from genbench.records import ModelRef, Score, Store, read_record
+from genbench.track import Track
+
+_HOW = "genbench run MODEL --track TRACK"
+
+
+def read(results: Path | Sequence[Path]) -> Results:
+    """Results folders, or folders of records -> tables. A damaged record is listed, not fatal.
+
+    Raises GenbenchError where no record is readable.
+    """
+    roots = [Path(results)] if isinstance(results, str | Path) else [Path(root) for root in results]
+    runs: list[Run] = []
+    damaged: list[Damaged] = []
+    for root in roots:
+        if not root.exists():
+            raise GenbenchError(f"results folder {root} does not exist; run something first: {_HOW} --results {root}")
+        for path in _record_paths(root):
+            try:
+                runs.append(Run(read_record(path), path))
+            except GenbenchError as error:
+                shown = path.relative_to(root) if root.is_dir() else Path(path.name)
+                damaged.append(Damaged(shown.as_posix(), clean(str(error).replace(str(path), path.name))))
+    if not runs and not damaged:
+        raise GenbenchError(f"no record in {', '.join(map(str, roots))}; run something first: {_HOW}")
+    if not runs:
+        raise GenbenchError(f"no readable record in {', '.join(map(str, roots))}: {damaged[0].reason}")
+    return tabulate(runs, damaged)
+
+
+def _record_paths(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    return Store(root).paths() or sorted(path for path in root.glob("**/*.json") if path.name != "checkpoint.json")
+
+
+def tabulate(runs: Iterable[Run], damaged: Iterable[Damaged] = ()) -> Results:
+    """Runs -> tables by track name, hash and device class, in a stable order."""
+    # The earliest record of a run counts, whatever the order of the folders: nobody replaces a result by repeating it.
+    ordered = sorted(runs, key=lambda run: (run.record.started, run.record.spec.hash, run.seed, run.record.model_dump_json()))
+    unique: dict[tuple[str, str, str, str, int], Run] = {}
+    for run in ordered:
+        spec = run.record.spec
+        unique.setdefault((spec.track.name, spec.track_hash, device_class(run.record), identity(spec.model), spec.seed), run)
+    groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for (name, track_hash, device, _, _), run in unique.items():
+        groups[name, track_hash, device].append(run)
+    tables = [_table(track_hash, device, members) for (_, track_hash, device), members in groups.items()]
+    tables.sort(key=_place)
+    by_track: dict[str, tuple[Table, ...]] = {}
+    for table in tables:
+        by_track[table.track.name] = (*by_track.get(table.track.name, ()), table)
+    return Results(tuple(tables), tuple(sorted(set(damaged), key=lambda d: (d.path, d.reason))), by_track)
+
+
+def _place(table: Table) -> tuple[str, float, str, int, str, str]:
+    """Sort key of tables: by dataset and budget; the fullest table of a track first."""
+    track = table.track
+    return (track.dataset, Budget.parse(track.budget).amount, track.name, -len(table.all_rows), table.track_hash, table.device_class)
+
+
+def _table(track_hash: str, device: str, runs: Sequence[Run]) -> Table:
+    # seeds, rank_by and the description are not hashed: the latest record's count
+    track = max(runs, key=lambda run: (run.record.started, run.record.spec.hash, run.seed)).record.spec.track
+    members: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        members[identity(run.record.spec.model)].append(run)
+    models = {key: group[0].record.spec.model for key, group in members.items()}
+    labels = _labels(models)
+    scores = {id(run): measures(run.record) for run in runs}
+    betters: dict[str, set[Better]] = defaultdict(set)
+    for run in runs:
+        for key, score in scores[id(run)].items():
+            betters[key].add(score.better)
+    direction: dict[str, Better] = {key: next(iter(ways)) if len(ways) == 1 else "neither" for key, ways in betters.items()}
+    rows = [_row(models[key], labels[key], members[key], track, direction, scores) for key in members]
+    ranked = [row for row in rows if not row.control]
+    models_first = sorted(runs, key=lambda run: run.record.spec.model.family == "control")
+    columns = _columns(track, direction, ranked, [score for run in models_first for score in scores[id(run)].values()])
+    ranked = _rank(_mark_best(ranked, columns), track.rank_by, columns)
+    controls = sorted((row for row in rows if row.control), key=lambda row: _order(row, track.rank_by, direction))
+    records = [run.record for run in runs]
+    accuracies = sorted({r.extractor_accuracy for r in records if r.extractor_accuracy is not None})
+    rates = [rate for r in records if r.spent and r.spent.gemm_gflops for rate in r.spent.gemm_gflops]
+    return Table(
+        track, track_hash, device, columns, tuple(ranked), tuple(controls), _floor(columns, runs, scores),
+        notes=tuple(_notes(track, columns, ranked, runs, labels)),
+        devices=tuple(sorted({clean(r.environment.device, 80) for r in records if r.environment})),
+        harness=tuple(sorted({clean(r.environment.genbench, 40) for r in records if r.environment})),
+        gemm=(min(rates), max(rates)) if rates else None,
+        accuracy=accuracies[0] if accuracies else None,
+    )  # fmt: skip
+
+
+def t_interval(values: Sequence[float]) -> float | None:
+    """(n,) -> half-width of the 95 % interval of the mean by Student's t; None below two values."""
+    from scipy.special import stdtrit
+
+    if len(values) < 2:
+        return None
+    return float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def median_with_failures(values: Iterable[float | None], better: Better) -> float | None:
+    """Values with None for a failure -> their median with failures as the worst value; None where that is infinite or there is nothing."""
+    worst = {"lower": math.inf, "higher": -math.inf, "neither": None}[better]
+    filled = [worst if value is None else value for value in values]
+    present = [value for value in filled if value is not None]
+    middle = statistics.median(present) if present else math.inf
+    return middle if math.isfinite(middle) else None
+
+
+def _row(
+    model: ModelRef, label: str, runs: Sequence[Run], track: Track, direction: Mapping[str, Better], scores: Mapping[int, dict[str, Score]]
+) -> Row:
+    by_seed = sorted(runs, key=lambda run: run.seed)
+    planned = tuple(run for run in by_seed if run.seed < track.seeds)
+    cells = {}
+    for key, better in direction.items():
+        found = {run.seed: scores[id(run)].get(key) if run.done else None for run in planned}
+        present = [score for score in found.values() if score is not None]
+        if not present:
+            continue
+        values = {seed: None if score is None else score.value for seed, score in found.items()}
+        finite = [value for value in values.values() if value is not None]
+        cells[key] = Cell(
+            values, statistics.fmean(finite) if finite else None, t_interval(finite), median_with_failures(values.values(), better),
+            tuple(sorted({score.protocol for score in present if score.value is not None})),
+            note="; ".join(sorted({clean(score.note) for score in present if score.note})),
+        )  # fmt: skip
+    return Row(model, label, planned, tuple(run.seed for run in by_seed if run.seed >= track.seeds), track.seeds, cells)
+
+
+def _labels(models: Mapping[str, ModelRef]) -> dict[str, str]:
+    """Identity -> name, with what tells it from its namesakes: the hparams that differ, then version, then digest."""
+    labels = {}
+    for key, model in models.items():
+        twins = [other for other in models.values() if other.name == model.name]
+        told = [clean(model.name, 60) or "_"]
+        if len(twins) > 1:
+            names = {name for other in twins for name in other.changed}
+            differing = sorted(n for n in names if len({repr(other.changed.get(n, other.hparams.get(n))) for other in twins}) > 1)
+            told += [clean(f"{name}={model.changed.get(name, model.hparams.get(name))}", 40) for name in differing]
+            same = [other for other in twins if other.changed == model.changed]
+            told += [f"v{clean(model.version, 20)}"] if len({other.version for other in same}) > 1 else []
+            told += [model.digest[:8]] if len({other.version for other in same}) < len(same) else []
+            told += [f"#{key}"] if len({(other.version, other.digest) for other in same}) < len(same) else []
+        labels[key] = " ".join(told)
+    return labels
+
+
+def _columns(track: Track, direction: Mapping[str, Better], rows: Sequence[Row], scores: Sequence[Score]) -> tuple[Column, ...]:
+    about: dict[str, Score] = {}
+    for score in scores:
+        if score.value is not None:
+            about.setdefault(column_key(score, track), score)
+    found = []
+    for key, better in direction.items():
+        if key not in about:
+            continue  # too few images for this measure: nobody has a value
+        counts = Counter(protocol for row in rows if key in row.cells for protocol in row.cells[key].protocols)
+        score = about[key]
+        sizes = ""
+        if score.n_fake and score.n_real:
+            real = f"{group_thousands(score.n_real)} {score.split or track.reference} images"
+            sizes = f"{group_thousands(score.n_fake)} generated against {real}"
+        protocols = tuple(protocol for protocol, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+        found.append(column(key, better, unit=score.unit, extractor=score.extractor, sizes=sizes, protocols=protocols))
+    return tuple(sorted(found, key=sort_key))
+
+
+def _mark_best(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """Mark the best mean of every column; a row most of whose seeds failed is not eligible."""
+    best: dict[str, float] = {}
+    for col in columns:
+        means = [cell.mean for row in rows if (cell := row.cells.get(col.key)) and cell.median is not None and cell.mean is not None]
+        if means and not col.mixed and col.better != "neither":
+            best[col.key] = min(means) if col.better == "lower" else max(means)
+    marked = []
+    for row in rows:
+        cells = {
+            key: replace(cell, best=key in best and cell.median is not None and cell.mean == best[key]) for key, cell in row.cells.items()
+        }
+        marked.append(replace(row, cells=cells))
+    return marked
+
+
+def _order(row: Row, key: str, direction: Mapping[str, Better]) -> tuple[float, str, str]:
+    cell = row.cells.get(key)
+    if cell is None or cell.median is None:
+        return (math.inf, row.label, row.id)
+    return (-cell.median if direction.get(key) == "higher" else cell.median, row.label, row.id)
+
+
+def _rank(rows: Sequence[Row], key: str, columns: Sequence[Column]) -> list[Row]:
+    """Order rows and number those with a finite median; equal medians share a rank. Several protocols: no ranks."""
+    by = next((col for col in columns if col.key == key), None)
+    direction: dict[str, Better] = {key: by.better} if by else {}
+    ordered = sorted(rows, key=lambda row: _order(row, key, direction))
+    if by is None or by.mixed or by.better == "neither":
+        return ordered
+    keys = [_order(row, key, direction)[0] for row in ordered]
+    return [replace(row, rank=keys.index(value) + 1 if math.isfinite(value) else None) for row, value in zip(ordered, keys, strict=True)]
+
+
+def _floor(columns: Sequence[Column], runs: Sequence[Run], scores: Mapping[int, dict[str, Score]]) -> dict[str, float]:
+    """Column -> median of the floors recorded under its protocol."""
+    found = {}
+    for col in columns:
+        given = [s for run in runs if (s := scores[id(run)].get(col.key)) and s.floor is not None]
+        same = [s.floor for s in given if s.floor is not None and (not col.protocols or s.protocol == col.protocols[0])]
+        if same and not col.mixed:
+            found[col.key] = statistics.median(same)
+    return found
+
+
+def _notes(track: Track, columns: Sequence[Column], rows: Sequence[Row], runs: Sequence[Run], labels: Mapping[str, str]) -> list[str]:
+    """What a reader must know before comparing rows, as sentences."""
+    notes = []
+    mixed = [col.name for col in columns if col.mixed]
+    if mixed:
+        notes.append(f"Scores made under different protocols, not comparable between rows, neither ranked nor bold: {', '.join(mixed)}.")
+    if track.rank_by not in {col.key for col in columns}:
+        notes.append(f"No run has a score called {clean(track.rank_by, 40)}, which this track ranks by: no ranks.")
+    if any(row.preliminary for row in rows):
+        notes.append(f"Ranks in parentheses are preliminary: fewer than {FULL_SEEDS} seeds.")
+    if Budget.parse(track.budget).kind != "seconds":
+        return notes
+    versions = sorted({clean(run.record.environment.genbench, 40) for run in runs if run.record.environment})
+    if len(versions) > 1:
+        notes.append(f"The budget is a time and the runs were made by several versions of the harness: {', '.join(versions)}.")
+    devices = sorted({clean(run.record.environment.device, 80) for run in runs if run.record.environment})
+    if len(devices) > 1:
+        notes.append(f"The budget is a time and the runs were made on several processors: {', '.join(devices)}.")
+    rates = {id(run): statistics.fmean(run.record.spent.gemm_gflops) for run in runs if run.record.spent and run.record.spent.gemm_gflops}
+    if rates:
+        usual = statistics.median(rates.values())
+        off = sorted(
+            f"{labels[identity(run.record.spec.model)]} seed {run.seed} ({rates[id(run)] / usual - 1:+.0%})"
+            for run in runs
+            if id(run) in rates and usual > 0 and abs(rates[id(run)] / usual - 1) > 0.15
+        )
+        if off:
+            notes.append(f"The machine was more than 15 % faster or slower than usual (calibrated matrix product) for: {', '.join(off)}.")
+    return notes

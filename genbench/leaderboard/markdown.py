@@ -1,0 +1,123 @@
+"""Tables as Markdown, for people who read on a forge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from genbench.leaderboard import words
+from genbench.leaderboard.columns import ARROWS, Column, write
+from genbench.leaderboard.table import Results, Row, Table
+from genbench.leaderboard.text import code_block, is_shipped, markdown, stem
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Header and rows of escaped text -> a Markdown table; the first `left` columns align left, the others right."""
+    rule = [":---" if position < left else "---:" for position in range(len(head))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
+
+
+def ranking(table: Table, columns: Sequence[Column], notes: bool = True) -> str:
+    """A table's rows over `columns` -> Markdown; controls and real data below the models, in italics."""
+    footnotes: list[str] = []
+    ranked = table.rank_column
+    median = ranked if words.shows_median(table) else None
+    head = ["#", "model", "family", "seeds", *([f"median {markdown(median.title)} {ARROWS[median.better]}"] if median else [])]
+    head += [markdown(col.heading) for col in columns]
+    lines = []
+    for row in table.all_rows:
+        name = f"*{markdown(row.label)}*" if row.control else markdown(row.label)
+        line = [words.rank(row), name, markdown(row.model.family), row.seeds]
+        if row.done < len(row.runs):
+            line[1] += f" ({row.status})"
+        if median:
+            cell = row.cells.get(median.key)
+            line.append("–" if cell is None or cell.median is None else write(cell.median, median.form)[0])
+        lines.append(line + [_cell(table, row, col, footnotes) for col in columns])
+    if table.floor:
+        floor = [write(table.floor[col.key], col.form)[0] if col.key in table.floor else "" for col in columns]
+        lines.append(["", "*real data (train, equal N)*", "floor", "", *([""] if median else []), *floor])
+    told = [grid(head, lines, left=3)]
+    if notes:
+        told += [f"<sup>{words.sign(position)}</sup> {markdown(text, 400)}" for position, text in enumerate(footnotes)]
+        told += [markdown(note, 600) for note in table.notes]
+    return "\n\n".join(told)
+
+
+def _cell(table: Table, row: Row, col: Column, footnotes: list[str]) -> str:
+    mean, half = words.number(row.cells.get(col.key), col)
+    cell = row.cells.get(col.key)
+    text = f"**{mean}**" if cell and cell.best else mean
+    mark = words.marks(table, row, col, footnotes)
+    return text + (f" ± {half}" if half else "") + (f"<sup>{mark}</sup>" if mark else "")
+
+
+def track_page(tables: Sequence[Table], figures: Mapping[str, str], grids: Mapping[str, str]) -> str:
+    """The tables of a track -> its page. `figures` maps ``<table>-curves`` and ``<table>-pareto``, `grids` a table's row to image paths."""
+    track = tables[0].track
+    parts = [f"# {markdown(track.name)}", markdown(track.description, 400)]
+    parts.append(grid(["", ""], [[word, markdown(value, 300)] for word, value in words.facts(tables)], left=2))
+    for position, table in enumerate(tables):
+        if len(tables) > 1:
+            parts.append(f"## Track {table.track_hash} on {markdown(table.device_class)}")
+        parts.append(markdown(words.headline(table), 400))
+        parts.append(ranking(table, [col for col in table.columns if col.group != "detail"]))
+        details = [col for col in table.columns if col.group == "detail"]
+        if details:
+            parts.append("<details><summary>More measures</summary>")
+            parts += [ranking(table, details, notes=False), "</details>"]
+        for kind, alt in _PLOTS:
+            if path := figures.get(f"{position}-{kind}"):
+                parts.append(f"![{alt}]({path})")
+        shown = [(row, path) for row in table.all_rows if (path := grids.get(f"{position}-{row.id}"))]
+        if shown:
+            parts.append("### Samples")
+            parts.append("Drawn after training by the run with the median score; not selected.")
+            for start in range(0, len(shown), 4):
+                some = shown[start : start + 4]
+                images = [f'<img src="{path}" width="220" alt="samples of {_alt(row.label)}">' for row, path in some]
+                parts.append(grid([markdown(row.label) for row, _ in some], [images], left=4))
+        failed = words.failures(table)
+        if failed:
+            parts.append("### Failed runs")
+            lines = [[markdown(f["label"]), str(f["seed"]), f["status"], markdown(f["reason"], 300)] for f in failed]
+            parts.append(grid(["model", "seed", "status", "reason"], lines, left=4))
+        flagged = [f"- {markdown(row.label)}: {markdown('; '.join(row.flags), 400)}" for row in table.all_rows if row.flags]
+        if flagged:
+            parts += ["### Remarks", "\n".join(flagged)]
+        parts.append("### Reproduce")
+        parts.append(code_block("\n".join(words.recipe(row, table.track) for row in table.all_rows)))
+    if not is_shipped(track):
+        parts.append(f"The track is not one that ships with genbench: its file is [{stem(track.name)}.toml]({stem(track.name)}.toml).")
+    parts += ["### Legend", "\n".join(f"- **{markdown(name)}**: {markdown(text, 400)}" for name, text in words.legend(tables))]
+    parts.append(f"Mean ± half-width of the 95 % t interval; best in bold. [CSV]({stem(track.name)}.csv) · [JSON]({stem(track.name)}.json)")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def index(results: Results) -> str:
+    """All tables -> README.md: a short table for each track."""
+    parts = [
+        "# Leaderboards",
+        "Every model trains under one fixed budget and is scored in one way. Generated from the records by `genbench leaderboard build`.",
+    ]
+    parts.append("[The same as web pages, with samples and curves](site/index.html)")
+    for name, tables in results.by_track.items():
+        parts += [f"## [{markdown(name)}]({stem(name)}.md)", markdown(tables[0].track.description, 400)]
+        for table in tables:
+            if len(tables) > 1:
+                parts.append(f"Track {table.track_hash} on {markdown(table.device_class)}:")
+            vital = [col for col in table.columns if col.key in _VITAL or col == table.rank_column]
+            parts.append(ranking(table, vital))
+    if results.damaged:
+        parts += [
+            "## Records that could not be read",
+            "\n".join(f"- {markdown(d.path)}: {markdown(d.reason, 300)}" for d in results.damaged),
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_PLOTS = (("curves", "FID of every model against the training budget"), ("pareto", "FID against training throughput, with the front"))
+_VITAL = ("fid", "kid", "precision", "recall", "statistical_fidelity", "train_throughput", "sample_throughput", "parameters")
+
+
+def _alt(text: str) -> str:
+    return "".join(c if c.isalnum() or c in " -_.=" else " " for c in text)

@@ -1,0 +1,217 @@
+"""What a leaderboard is made of: runs in rows, rows in tables, and every measure of a run under its column's key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genbench.leaderboard.columns import Better, Column
+from genbench.leaderboard.text import clean
+from genbench.records import ModelRef, RunRecord, Score
+from genbench.track import Track, short_hash
+
+FULL_SEEDS = 5
+"""Training seeds of a ranked row; fewer are preliminary."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record and the file it was read from."""
+
+    record: RunRecord
+    path: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended as planned."""
+        return self.record.status == "done"
+
+    @property
+    def grid(self) -> Path:
+        """Where its sample grid is looked for: ``grid.png`` beside ``record.json``, ``NAME.png`` beside ``NAME.json``."""
+        return self.path.with_name("grid.png") if self.path.name == "record.json" else self.path.with_suffix(".png")
+
+    @property
+    def seed(self) -> int:
+        """Training seed."""
+        return self.record.spec.seed
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A record that could not be read: its path inside the results and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measure of one row."""
+
+    values: dict[int, float | None]
+    """Seed -> value; None: the run failed or has no such score."""
+    mean: float | None
+    half: float | None
+    """Half-width of the 95 % t interval of the mean over finished seeds; None below two."""
+    median: float | None
+    """Over all seeds with a failed one as the worst value; None where that is infinite."""
+    protocols: tuple[str, ...] = ()
+    best: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table."""
+
+    model: ModelRef
+    label: str
+    runs: tuple[Run, ...]
+    """Planned seeds that have ended, by seed."""
+    extra: tuple[int, ...]
+    """Seeds beyond the track's plan: shown, never counted."""
+    planned: int
+    cells: dict[str, Cell]
+    rank: int | None = None
+
+    @property
+    def id(self) -> str:
+        """Eight hex digits of its identity."""
+        return identity(self.model)
+
+    @property
+    def control(self) -> bool:
+        """Controls stand apart, unranked."""
+        return self.model.family == "control"
+
+    @property
+    def done(self) -> int:
+        """Finished planned seeds."""
+        return sum(run.done for run in self.runs)
+
+    @property
+    def seeds(self) -> str:
+        """``4/5``: finished of planned."""
+        return f"{self.done}/{self.planned}"
+
+    @property
+    def preliminary(self) -> bool:
+        """Fewer than five seeds have ended."""
+        return len(self.runs) < FULL_SEEDS
+
+    @property
+    def status(self) -> str:
+        """``done``, or how many runs ended how: ``4 done, 1 diverged``."""
+        counts = Counter(run.record.status for run in self.runs)
+        if set(counts) <= {"done"}:
+            return "done" if counts else "not run"
+        return ", ".join(f"{counts[status]} {status}" for status in ("done", "diverged", "timeout", "oom", "error") if counts[status])
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Words that a reader must know: flags of its runs, contention, outside weights, tuning."""
+        words = Counter(clean(flag, 60) for run in self.runs for flag in run.record.flags)
+        shown = [word if count == len(self.runs) else f"{word} (in {count} of {len(self.runs)})" for word, count in sorted(words.items())]
+        contended = sum(bool(run.record.spent and run.record.spent.contended) for run in self.runs)
+        shown += [f"contended ({contended} of {len(self.runs)})"] if contended else []
+        shown += [f"pretrained: {clean(self.model.pretrained, 60)}"] if self.model.pretrained else []
+        shown += [f"preset {clean(self.model.preset, 40)}, {self.model.trials} trials"] if self.model.preset else []
+        shown += ["learns from holdout"] if self.model.holdout else []
+        shown += [f"also run beyond the plan: seed {', '.join(map(str, self.extra))}"] if self.extra else []
+        return tuple(shown)
+
+    @property
+    def hparams(self) -> str:
+        """Changed hparams: ``width=48, lr=0.0002``."""
+        return ", ".join(f"{key}={value}" for key, value in sorted(self.model.changed.items()))
+
+
+@dataclass(frozen=True)
+class Table:
+    """One ranking: one track hash on one device class."""
+
+    track: Track
+    track_hash: str
+    device_class: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    """Models by rank."""
+    controls: tuple[Row, ...]
+    floor: dict[str, float]
+    """Column -> the same measure of real training images."""
+    notes: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    harness: tuple[str, ...] = ()
+    gemm: tuple[float, float] | None = None
+    """Lowest and highest calibrated float32 rate, GFLOP/s."""
+    accuracy: float | None = None
+    """Of the track's extractor on the test set, where it is a classifier."""
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        """Models, then controls."""
+        return self.rows + self.controls
+
+    @property
+    def rank_column(self) -> Column | None:
+        """The column the track ranks by."""
+        return next((col for col in self.columns if col.key == self.track.rank_by), None)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All tables of some results folders, and what could not be read."""
+
+    tables: tuple[Table, ...]
+    damaged: tuple[Damaged, ...] = ()
+    by_track: dict[str, tuple[Table, ...]] = field(default_factory=dict)
+
+
+def identity(model: ModelRef) -> str:
+    """A model -> eight hex digits that tell its row from every other."""
+    return short_hash([model.name, model.source, model.distribution, model.version, model.digest, model.changed])
+
+
+def device_class(record: RunRecord) -> str:
+    """``cpu-N`` or the accelerator's name: as the run was planned, or (where that says no more than ``cpu``) as it found its machine."""
+    device, environment = record.spec.device, record.environment
+    if environment is None or device not in ("cpu", "cuda"):
+        return clean(device, 80)
+    return f"cpu-{environment.threads}" if device == "cpu" else clean(environment.device, 80)
+
+
+def measures(record: RunRecord) -> dict[str, Score]:
+    """A record -> column key -> score; speed, ledger and memory count as scores too."""
+    found: dict[str, Score] = {}
+    for score in record.scores:
+        found.setdefault(column_key(score, record.spec.track), score)
+    extra: list[tuple[str, float | None, Better, str]] = []
+    if (speed := record.throughput) is not None:
+        sampling = max((median for median, _, _ in speed.sample.values()), default=None)
+        extra += [
+            ("train_throughput", speed.train, "higher", "images/s"),
+            ("sample_throughput", sampling, "higher", "images/s"),
+            ("parameters", speed.parameters, "neither", ""),
+            ("flops_per_image", speed.flops_per_image, "lower", ""),
+            ("train_peak_bytes", speed.train_peak_bytes, "lower", "bytes"),
+            ("sample_peak_bytes", speed.sample_peak_bytes, "lower", "bytes"),
+            ("energy_joules", speed.energy_joules, "lower", "J"),
+        ]
+    if (spent := record.spent) is not None:
+        extra += [
+            ("steps", spent.steps, "neither", ""),
+            ("images", spent.images, "neither", ""),
+            ("seconds", spent.seconds, "neither", "s"),
+            ("waited", spent.waited, "lower", ""),
+        ]
+    for name, value, better, unit in extra:
+        if value is not None:
+            found.setdefault(name, Score(name=name, value=value, better=better, unit=unit))
+    return found
+
+
+def column_key(score: Score, track: Track) -> str:
+    """A score's column: its name, with the extractor's where that is not the track's own."""
+    return score.name if score.extractor in (None, track.extractor) else f"{score.name}@{score.extractor}"

@@ -1,0 +1,179 @@
+"""What a page says about a track and its outcome, as plain text: shared by the Markdown and the HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from genbench.leaderboard.columns import Column, group_thousands, write
+from genbench.leaderboard.table import Cell, Row, Run, Table, device_class
+from genbench.leaderboard.text import clean, command
+from genbench.track import Track
+
+
+def facts(tables: Sequence[Table]) -> list[tuple[str, str]]:
+    """The tables of a track -> what the track fixes, as (word, value)."""
+    track = tables[0].track
+    split = "held-out test" if track.reference == "test" else "training"
+    accuracy = next((table.accuracy for table in tables if table.accuracy is not None), None)
+    known = f", {_percent(accuracy)} accurate on the test set" if accuracy is not None else ""
+    planned = f"{track.seeds} seed{'s' if track.seeds > 1 else ''}"
+    found = [
+        ("Dataset", clean(track.dataset)),
+        ("Image size", f"{track.size} × {track.size} pixels"),
+        ("Training budget", f"{track.budget} for every model" + (", horizontal flips" if track.flip else "")),
+        ("Precision", track.precision),
+        ("Samples scored", f"{group_thousands(track.num_samples)} (protocol “{track.protocol}”)"),
+        ("Feature extractor", f"{clean(track.extractor)}{known}"),
+        ("Reference", f"{split} images"),
+        (
+            "Ranked by",
+            f"{_title(tables[0], track.rank_by)}, median over {planned}, a failed run counting as worst",
+        ),
+        ("Track hash", ", ".join(dict.fromkeys(table.track_hash for table in tables))),
+        ("Device", "; ".join(dict.fromkeys(device(table) for table in tables))),
+        ("Harness", "genbench " + ", ".join(sorted({version for table in tables for version in table.harness}) or ["unknown"])),
+    ]
+    return found
+
+
+def key_facts(tables: Sequence[Table]) -> list[str]:
+    """The tables of a track -> the few words that a reader needs beside its title."""
+    track = tables[0].track
+    accuracy = next((table.accuracy for table in tables if table.accuracy is not None), None)
+    known = f" ({_percent(accuracy)} accurate)" if accuracy is not None else ""
+    reference = "held-out test images" if track.reference == "test" else "training images"
+    return [
+        f"{clean(track.dataset, 60)}, {track.size} × {track.size} pixels",
+        f"{track.budget} of training, {track.precision}",
+        f"{group_thousands(track.num_samples)} samples against {reference}",
+        f"features of {clean(track.extractor, 40)}{known}",
+        ", ".join(dict.fromkeys(table.device_class for table in tables)),
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}".replace("%", " %")
+
+
+def device(table: Table) -> str:
+    """A table -> ``cpu-2: AMD EPYC, 150–165 GFLOP/s``."""
+    told = table.device_class
+    names = [name for name in table.devices if name != table.device_class]
+    told += f": {', '.join(names)}" if names else ""
+    if table.gemm:
+        low, high = (f"{rate:.0f}" for rate in table.gemm)
+        told += f", {low if low == high else f'{low}–{high}'} GFLOP/s (float32 matrix product)"
+    return told
+
+
+def _title(table: Table, key: str) -> str:
+    return next((col.name for col in table.columns if col.key == key), clean(key, 40))
+
+
+def headline(table: Table) -> str:
+    """One sentence: who leads and who is fastest; empty where nothing is ranked."""
+    col, leader = table.rank_column, next((row for row in table.rows if row.rank == 1), None)
+    if col is None or leader is None:
+        return ""
+    cell = leader.cells[col.key]
+    assert cell.median is not None, "a ranked row has a median"
+    seeds = f"median of {len(leader.runs)} seeds" if len(leader.runs) > 1 else "one seed"
+    told = (
+        f"{leader.label} leads with {col.title} {write(cell.median, col.form)[0]} ({seeds}{', preliminary' if leader.preliminary else ''})"
+    )
+    if col.key in table.floor:
+        told += f"; real images reach {write(table.floor[col.key], col.form)[0]}"
+    fastest = next((row for row in table.rows if (speed := row.cells.get("train_throughput")) and speed.best), None)
+    if fastest is not None and len(table.rows) > 1:
+        value = fastest.cells["train_throughput"].mean
+        assert value is not None, "the best has a mean"
+        told += f". Fastest to train: {fastest.label}, {write(value, 'rate')[0]} images/s"
+    return told + "."
+
+
+def rank(row: Row) -> str:
+    """``2``, ``(2)`` while preliminary, ``–`` unranked, nothing for a control."""
+    if row.control:
+        return ""
+    if row.rank is None:
+        return "–"
+    return f"({row.rank})" if row.preliminary else str(row.rank)
+
+
+def shows_median(table: Table) -> bool:
+    """Whether the ranking median differs from the mean for some row, so that it deserves a column."""
+    key = table.track.rank_by
+    return any((cell := row.cells.get(key)) and cell.median != cell.mean for row in table.all_rows)
+
+
+def number(cell: Cell | None, col: Column) -> tuple[str, str]:
+    """A cell -> mean and half-width as text; a dash where there is no mean."""
+    if cell is None or cell.mean is None:
+        return "–", ""
+    return write(cell.mean, col.form, cell.half)
+
+
+def marks(table: Table, row: Row, col: Column, footnotes: list[str]) -> str:
+    """Footnote sign of a cell whose protocol is not the column's most frequent one; its text is added to `footnotes`."""
+    cell = row.cells.get(col.key)
+    if cell is None or cell.mean is None or not cell.protocols:
+        return ""
+    usual = col.protocols[:1] or cell.protocols[:1]
+    if cell.protocols == usual:
+        return ""
+    own, other = (", ".join(map(clean, some)) for some in (cell.protocols, usual))
+    text = f"{col.name}: measured under protocol {own}, where the column's is {other}: not comparable."
+    if text not in footnotes:
+        footnotes.append(text)
+    return sign(footnotes.index(text))
+
+
+def sign(position: int) -> str:
+    """0, 1, … -> ``a``, ``b``, … ``z``, ``a2``."""
+    return chr(ord("a") + position % 26) + (str(position // 26 + 1) if position >= 26 else "")
+
+
+def failures(table: Table) -> list[dict[str, Any]]:
+    """Runs that did not end as planned: label, seed, status, reason, last lines of their log."""
+    return [
+        {
+            "label": row.label,
+            "seed": run.seed,
+            "status": run.record.status,
+            "reason": clean(run.record.reason, 500) or "no reason recorded",
+            "log": [clean(line, 300) for line in run.record.log_tail[-12:]],
+        }
+        for row in table.all_rows
+        for run in row.runs
+        if not run.done
+    ]
+
+
+def recipe(row: Row, track: Track) -> str:
+    """The shell command that repeats a row."""
+    return command(row.model, track, max(1, len(row.runs)), device_class(row.runs[0].record) if row.runs else "cpu")
+
+
+def provenance(row: Row) -> str:
+    """``genbench-gans 0.1.0, plugin digest 1a2b3c4d5e6f``."""
+    return f"{clean(row.model.distribution, 60)} {clean(row.model.version, 30)}, plugin digest {clean(row.model.digest, 12)}"
+
+
+def median_run(row: Row, key: str) -> Run | None:
+    """The finished run whose score is the (lower) median of the row's; any finished one where none has the score; None without any."""
+    cell = row.cells.get(key)
+    scored = sorted((value, run.seed) for run in row.runs if run.done and cell and (value := cell.values.get(run.seed)) is not None)
+    if scored:
+        seed = scored[(len(scored) - 1) // 2][1]
+        return next(run for run in row.runs if run.seed == seed)
+    return next((run for run in row.runs if run.done), None)
+
+
+def legend(tables: Sequence[Table]) -> list[tuple[str, str]]:
+    """Every column's name and explanation, once, in order."""
+    found: dict[str, str] = {}
+    for table in tables:
+        for col in table.columns:
+            found.setdefault(col.name, col.help)
+    return list(found.items())

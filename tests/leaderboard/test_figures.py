@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from genbench.leaderboard.aggregate import read
+from genbench.leaderboard.figures import THEMES, curve, draw_curves, draw_pareto, front, levels, speed_and_quality
+from genbench.records import CurvePoint
+
+
+def table_of(tmp_path, make, *records):
+    (table,) = read(make.write(tmp_path, *records)).tables
+    return table
+
+
+def point(share, fid):
+    return CurvePoint(progress=share, seconds=180 * share, steps=int(1000 * share), images=int(64_000 * share), fid=fid)
+
+
+def test_curve_is_the_median_over_seeds_with_its_range(tmp_path, make):
+    curves = (
+        [point(0.05, 900.0), point(0.51, 40.0)],
+        [point(0.052, 700.0), point(0.5, 60.0)],
+        [point(0.05, 1000.0), point(0.5, None), point(1.0, 0.0)],
+    )
+    table = table_of(tmp_path, make, *(make.record("a", s, 1.0, curve=c) for s, c in enumerate(curves)))
+    line = curve(table.rows[0], table)
+    assert line.median == (900.0, 50.0)  # no value, and none above 0, are no points
+    assert (line.low, line.high) == ((700.0, 40.0), (1000.0, 60.0))
+    assert line.x == pytest.approx((9.0, 90.9))
+
+
+def test_curve_runs_over_what_the_budget_counts(tmp_path, make):
+    track = make.track(budget="200kimg")
+    table = table_of(tmp_path, make, make.record("a", 0, 1.0, the_track=track, curve=[point(0.5, 40.0)]))
+    assert curve(table.rows[0], table).x == (32_000.0,)
+
+
+def test_front_keeps_what_nothing_beats_in_both():
+    points = {"slow": (10.0, 5.0), "fast": (100.0, 50.0), "beaten": (50.0, 60.0), "same": (10.0, 6.0), "middle": (50.0, 20.0)}
+    assert front(points) == ["slow", "middle", "fast"]
+    assert front({"a": (1.0, 1.0), "b": (1.0, 1.0)}) == ["a", "b"]
+
+
+def test_pareto_takes_models_with_both_values(tmp_path, make):
+    failed = [make.record("lost", 0, 5.0), make.record("lost", 1, status="oom", reason="x")]
+    records = [
+        make.record("a", 0, 10.0, speed=500.0),
+        make.record("still", 0, 3.0, speed=None),
+        make.record("noise", 0, 9.0, family="control"),
+        *failed,
+    ]
+    assert speed_and_quality(table_of(tmp_path, make, *records)) == {"a": (500.0, 10.0)}
+
+
+def test_levels_prefer_the_controls_own_curve(tmp_path, make):
+    records = [
+        make.record("a", 0, 10.0),
+        make.record("noise", 0, 6000.0, family="control", curve=[point(1.0, 6100.0)]),
+        make.record("pca", 0, 600.0, family="control"),
+    ]
+    assert levels(table_of(tmp_path / "few", make, *records)) == [("noise", 6100.0), ("pca", 600.0)]
+    equal = make.track(curve_samples=10_000)
+    assert levels(table_of(tmp_path / "equal", make, make.record("a", 0, 10.0, the_track=equal))) == [("real data", 2.9)]
+
+
+def test_figures_are_well_formed_deterministic_and_differ_by_theme(tmp_path, make):
+    table = table_of(tmp_path, make, *make.full())
+    light, dark = THEMES
+    for draw in (draw_curves, draw_pareto):
+        drawn = draw(table, light)
+        assert ET.fromstring(drawn).tag.endswith("svg")
+        assert draw(table, light) == drawn
+        assert draw(table, dark) != drawn
+        assert b"<dc:date>" not in drawn
+        assert b"http" not in drawn.replace(b"http://www.w3.org", b"").replace(b"http://purl.org", b"").replace(
+            b"http://creativecommons.org", b""
+        ).replace(b"https://matplotlib.org/", b"")
+
+
+def test_hostile_names_are_drawn_as_they_are(tmp_path, make):
+    records = [
+        make.record(name, 0, 10.0 + n, curve=make.falling(10.0 + n), speed=100.0 * (n + 1))
+        for n, name in enumerate([*make.hostile, "日本語"])
+    ]
+    table = table_of(tmp_path, make, *records)
+    for draw in (draw_curves, draw_pareto):
+        root = ET.fromstring(draw(table, THEMES[0]))
+        assert not [element for element in root.iter() if element.tag.endswith("script")]
+
+
+def test_nothing_to_draw(tmp_path, make):
+    table = table_of(tmp_path, make, make.record("a", 0, 10.0))
+    assert draw_curves(table, THEMES[0]) is None
+    assert draw_pareto(table, THEMES[0]) is None

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import html.parser
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genbench.errors import GenbenchError
+from genbench.leaderboard import build, read_rows
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class Elements(html.parser.HTMLParser):
+    """Every tag with its attributes, and the visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.shown: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.shown.append(data)
+
+
+def test_everything_is_written_and_said(tmp_path, make):
+    out = tmp_path / "out"
+    written = build(make.write(tmp_path / "results", *make.full(), grids=True), out)
+    assert sorted(path.relative_to(out).as_posix() for path in written) == sorted(digests(out))
+    names = set(digests(out))
+    assert {"README.md", "mnist-3m.md", "mnist-3m.csv", "mnist-3m.json", "site/index.html", "site/mnist-3m.html"} <= names
+    page = Elements((out / "site" / "mnist-3m.html").read_text())
+    text = " ".join(" ".join(page.shown).split())
+    for said in (
+        "loss_D became nan at step 812",
+        "can't allocate memory",
+        "real-holdout",
+        "genbench run wgan-gp --track",
+        "--hp wgan-gp.width=48",
+        "mnist, 32 × 32 pixels",
+    ):
+        assert said in text
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert all(attrs["alt"] for attrs in images)
+    assert all((out / "site" / attrs["src"]).is_file() for attrs in images)
+    assert sum(attrs["src"].endswith(".png") for attrs in images) == 10
+    grid = next(attrs for attrs in images if "dcgan" in attrs["src"])
+    assert (grid["width"], grid["height"]) == ("260", "260")  # 130 pixels, twice
+    markdown = (out / "mnist-3m.md").read_text()
+    assert re.search(r"\| \(1\) \| dcgan \| gan \| 3/5 \| 96\.18 \| \*\*96\*\* ± 11 ", markdown)
+    assert "| – | sn-gan (1 done, 1 diverged, 1 oom) | gan | 1/5 |" in markdown
+    assert "| *noise* |" in markdown
+    for path in re.findall(r'(?:\]\(|src=")(site/[^)"]+)', markdown):
+        assert (out / path).is_file()
+
+
+def test_equal_records_give_equal_bytes(tmp_path, make):
+    records = make.full()
+    one = make.write(tmp_path / "one", *records, grids=True)
+    two = make.write(tmp_path / "elsewhere" / "two", *reversed(records), grids=True)
+    build(one, tmp_path / "a")
+    build(two, tmp_path / "b")
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_json_and_csv_round_trip(tmp_path, make):
+    results = make.write(tmp_path / "results", *make.full())
+    out = tmp_path / "out"
+    build(results, out)
+    content = json.loads((out / "mnist-3m.json").read_text())
+    (table,) = content["tables"]
+    assert table["rows"] == json.loads(json.dumps(read_rows(results, "mnist-3m")))
+    lines = list(csv.DictReader(io.StringIO((out / "mnist-3m.csv").read_text())))
+    assert [line["label"] for line in lines] == [row["label"] for row in table["rows"]]
+    for line, row in zip(lines, table["rows"], strict=True):
+        for key, cell in row["scores"].items():
+            assert line[key] == ("" if cell["mean"] is None else str(cell["mean"]))
+            assert line[f"{key}_ci95"] == ("" if cell["half_width_95"] is None else str(cell["half_width_95"]))
+    sn_gan = next(row for row in table["rows"] if row["label"] == "sn-gan")
+    assert sn_gan["scores"]["fid"]["by_seed"] == {"0": 120.0, "1": None, "2": None}
+    assert sn_gan["scores"]["fid"]["median"] is None
+    assert [run["status"] for run in sn_gan["runs"]] == ["done", "diverged", "oom"]
+
+
+def test_a_measure_that_nobody_could_compute_is_no_column_but_keeps_its_reason(tmp_path, make):
+    nothing = make.score("fid_infinity", None, note="needs at least 72 images")
+    results = make.write(tmp_path / "results", make.record("a", 0, 1.0, scores=[nothing]))
+    build(results, tmp_path / "out")
+    (row,) = read_rows(results)
+    assert row["scores"]["fid_infinity"]["mean"] is None
+    assert row["scores"]["fid_infinity"]["note"] == "needs at least 72 images"
+    assert "FID∞" not in (tmp_path / "out" / "site" / "mnist-3m.html").read_text()
+
+
+def test_rows_of_one_track_only(tmp_path, make):
+    other = make.track(name="mnist-60s", budget="60s")
+    results = make.write(tmp_path, make.record("a", 0, 1.0), make.record("b", 0, 2.0, the_track=other))
+    assert [row["label"] for row in read_rows(results)] == ["b", "a"]  # the shorter budget first
+    assert [row["label"] for row in read_rows(results, "mnist-3m")] == ["a"]
+    assert read_rows(results, "no-such-track") == []
+
+
+def test_hostile_names_are_harmless(tmp_path, make):
+    track = make.track(description='</p><script>alert("d")</script>', dataset="folder:</title><script>x")
+    records = []
+    for position, name in enumerate(make.hostile):
+        changed = {"width": position, "mode": name}
+        records.append(
+            make.record(
+                name, 0, 10.0 + position, the_track=track, changed=changed, flags=[name], source=name, curve=make.falling(20.0 + position)
+            )
+        )
+        records.append(
+            make.record(
+                name, 1, the_track=track, changed=changed, status="error", reason=name, log_tail=[name, "</pre><script>alert(2)</script>"]
+            )
+        )
+    records.append(
+        make.record("=1+1|calc", 0, 1.0, family="control", the_track=track, scores=[make.score("<img src=x onerror=alert(3)>", 1.0)])
+    )
+    out = tmp_path / "out"
+    written = build(make.write(tmp_path / "results", *records, grids=True), out)
+    assert all(path.resolve().is_relative_to(out.resolve()) for path in written)
+    assert all(re.fullmatch(r"[A-Za-z0-9._=-]+", part) for path in written for part in path.relative_to(out).parts)
+    for file in ("index", "mnist-3m"):
+        page = Elements((out / "site" / f"{file}.html").read_text())
+        assert [tag for tag, _ in page.tags].count("script") == 1
+        assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+        assert all(attrs["src"].startswith("img/") for tag, attrs in page.tags if tag == "img")
+        assert not [attrs for tag, attrs in page.tags if tag == "a" and not re.match(r"https://arxiv\.org/abs/|#|[\w./-]+$", attrs["href"])]
+    for cell in (cell for line in csv.reader(io.StringIO((out / "mnist-3m.csv").read_text())) for cell in line):
+        assert not cell.startswith(("=", "@", "+", "\t"))
+    for file in ("README.md", "mnist-3m.md"):
+        # outside code blocks no tag but ours, no link but ours
+        text = re.sub(r"(?s)(`{3,})sh\n.*?\n\1", "", (out / file).read_text())
+        assert not re.search(
+            r"(?<!\\)<(?!/?details>|/?summary>|/?sup>|img src=\"site/img/[\w.=-]+\" width=\"220\" alt=\"[^\"<>]*\">)", text
+        )
+        assert not re.search(r"(?<!\\)\]\(http", text)
+        assert "\u202e" not in text
+    json.loads((out / "mnist-3m.json").read_text())
+
+
+def test_pages_forbid_the_network_and_pin_their_script(tmp_path, make):
+    import base64
+
+    build(make.write(tmp_path / "results", make.record("a", 0, 1.0)), tmp_path / "out")
+    for file in ("index", "mnist-3m"):
+        text = (tmp_path / "out" / "site" / f"{file}.html").read_text()
+        page = Elements(text)
+        policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+        assert policy.startswith("default-src 'none';")
+        assert "unsafe" not in policy
+        for tag, directive in (("style", "style-src"), ("script", "script-src")):
+            inline = re.search(rf"(?s)<{tag}>(.*?)</{tag}>", text)[1]
+            expected = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+            assert f"{directive} 'sha256-{expected}'" in policy
+        assert not [attrs for _, attrs in page.tags if "style" in attrs]
+        fetched = [attrs.get(key) for tag, attrs in page.tags if tag not in ("a",) for key in ("src", "href", "srcset") if key in attrs]
+        assert not [address for address in fetched if "//" in address]
+
+
+def test_missing_and_damaged_grids_are_said(tmp_path, make):
+    results = make.write(
+        tmp_path / "results", make.record("a", 0, 1.0), make.record("b", 0, 2.0), make.record("c", 0, status="timeout", reason="too slow")
+    )
+    damaged = next((results / "runs" / "mnist-3m" / "b").iterdir()) / "grid.png"
+    damaged.write_bytes(b"<svg onload=alert(1)>")
+    build(results, tmp_path / "out")
+    text = " ".join((tmp_path / "out" / "site" / "mnist-3m.html").read_text().split())
+    assert "a (no grid beside its record), b (the grid beside its record is damaged), c (no run finished)." in text
+    assert not list((tmp_path / "out" / "site").rglob("*.png"))
+
+
+def test_protocol_mixture_is_footnoted(tmp_path, make):
+    records = [make.record("a", 0, 1.0), make.record("c", 0, 3.0), make.record("b", 0, 2.0, protocol="bbbb2222")]
+    build(make.write(tmp_path / "results", *records), tmp_path / "out")
+    markdown = (tmp_path / "out" / "mnist-3m.md").read_text()
+    assert "| – | b | gan | 1/5 | 2.000<sup>a</sup> |" in markdown
+    assert "<sup>a</sup> FID (mnist-cnn): measured under protocol bbbb2222" in markdown
+    assert not re.search(r"1/5 \| \*\*", markdown)  # the mixed column is not bold
+
+
+def test_a_track_of_ones_own_comes_with_its_file(tmp_path, make):
+    build(make.write(tmp_path / "results", make.record("a", 0, 1.0, the_track=make.track(name="mine", budget="9m"))), tmp_path / "out")
+    from genbench.track import load_track
+
+    assert load_track(tmp_path / "out" / "mine.toml").hash == make.track(name="mine", budget="9m").hash
+    assert "--track mine.toml" in (tmp_path / "out" / "mine.md").read_text()
+
+
+def test_several_tables_of_one_track_stand_apart_on_its_page(tmp_path, make):
+    records = [make.record("a", 0, 1.0), make.record("b", 0, 2.0), make.record("c", 0, 3.0, the_track=make.track(budget="5m"))]
+    build(make.write(tmp_path / "results", *records), tmp_path / "out")
+    page = (tmp_path / "out" / "site" / "mnist-3m.html").read_text()
+    for track_hash in (make.track().hash, make.track(budget="5m").hash):
+        assert f"Track {track_hash} on cpu-2" in page
+    assert len(json.loads((tmp_path / "out" / "mnist-3m.json").read_text())["tables"]) == 2
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path, make):
+    results = make.write(tmp_path / "results", make.record("a", 0, 1.0))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GenbenchError, match="can't be written"):
+        build(results, tmp_path / "file")
+
+
+def test_no_torch_is_imported(tmp_path, make):
+    results = make.write(tmp_path / "results", *make.full(1))
+    code = (
+        "import sys; from pathlib import Path; from genbench.leaderboard import build, read_rows, terminal\n"
+        f"results, out = Path({str(results)!r}), Path({str(tmp_path / 'out')!r})\n"
+        "build(results, out); read_rows(results); terminal(results)\n"
+        "print([name for name in ('torch', 'torchvision', 'torch_fidelity', 'scipy.stats') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
