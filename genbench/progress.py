@@ -1,0 +1,120 @@
+"""What long work shows: a bar on a terminal, plain lines elsewhere. Never on stdout where that carries JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from genbench.records import RunRecord
+from genbench.run import Planned
+from genbench.track import Track
+
+Event = Mapping[str, Any]
+_WORDS = {"train": "starting", "sample": "drawing samples", "score": "scoring"}
+_PLAIN_EVERY = 0.25
+"""Share of the budget between two plain lines."""
+
+
+@contextmanager
+def shown(planned: Planned, position: str, console: Console) -> Iterator[Callable[[Event], None]]:
+    """Within the block, events of the run are shown on `console`; `position` is ``3/7``."""
+    spec = planned.spec
+    title = f"[{position}] {spec.model.name} seed {spec.seed}"
+    if console.is_terminal:
+        with _bar(title, console) as show:
+            yield show
+    else:
+        console.print(f"{title}: training for {spec.track.budget}", highlight=False, markup=False)
+        yield _plain(title, console)
+
+
+def outcome_line(record: RunRecord, position: str, console: Console) -> None:
+    """The one line that stays of a finished run."""
+    spec = record.spec
+    words = [f"[{position}]", f"{spec.model.name} seed {spec.seed}:", record.status]
+    if record.status == "done":
+        words += _score_words(record)
+    else:
+        words.append(f"({record.reason})")
+    style = None if record.status == "done" else "red"
+    console.print(" ".join(words), style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def plan_line(track: Track, runs: int, finished: int, console: Console) -> None:
+    """What is about to happen, before it does."""
+    finished_words = f", {finished} of them finished earlier" if finished else ""
+    console.print(
+        f"track {track.name}: {track.dataset} at {track.size}x{track.size}, budget {track.budget}, {track.num_samples} samples, "
+        f"{track.extractor}; {runs} run{'s' * (runs != 1)}{finished_words}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _score_words(record: RunRecord) -> list[str]:
+    spent, rate = record.spent, record.throughput
+    words = [
+        f"{name} {value:.4g}"
+        for name in dict.fromkeys((record.spec.track.rank_by, "fid", "is"))
+        if (value := record.score(name)) is not None
+    ]
+    if spent:
+        words.append(f"after {spent.seconds:.1f} s, {spent.steps} steps")
+    if rate and rate.train:
+        words.append(f"{rate.train:,.0f} images/s")
+    if record.flags:
+        words.append(f"[{', '.join(record.flags)}]")
+    return words
+
+
+def _losses(event: Event) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in list(event["losses"].items())[:3])
+
+
+def _left(event: Event) -> str:
+    """Time left, from the share of the budget spent so far."""
+    share, seconds = event["progress"], event["seconds"]
+    if share <= 0:
+        return ""
+    left = round(seconds * (1 - share) / share)
+    return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}" if left >= 3600 else f"{left // 60}:{left % 60:02d}"
+
+
+@contextmanager
+def _bar(title: str, console: Console) -> Iterator[Callable[[Event], None]]:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[facts]}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=1.0, facts="starting")
+
+        def show(event: Event) -> None:
+            if event["kind"] == "stage":
+                progress.update(task, facts=_WORDS[event["stage"]])
+            elif event["kind"] == "tick":
+                facts = f"{event['rate']:,.0f} img/s  {_losses(event)}  {_left(event)} left"
+                progress.update(task, completed=event["progress"], facts=facts)
+
+        yield show
+
+
+def _plain(title: str, console: Console) -> Callable[[Event], None]:
+    said, begun = 0.0, time.monotonic()
+
+    def show(event: Event) -> None:
+        nonlocal said
+        if event["kind"] == "tick" and event["progress"] >= said + _PLAIN_EVERY:
+            said = event["progress"]
+            facts = f"{said:4.0%} of the budget  {event['rate']:,.0f} images/s  {_losses(event)}  {_left(event)} left"
+            console.print(f"{title}: {facts}", highlight=False, markup=False, soft_wrap=True)
+        elif event["kind"] == "stage" and event["stage"] != "train":
+            console.print(f"{title}: {_WORDS[event['stage']]} ({time.monotonic() - begun:.0f} s)", highlight=False, markup=False)
+
+    return show
