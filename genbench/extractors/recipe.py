@@ -1,6 +1,6 @@
 """How the in-domain CNNs are trained: ``genbench extractor train DATASET --out FILE`` runs this, and the shipped weights came from it.
 
-Only the train split is learned from; holdout and test are neither trained on nor selected by. The last state is kept.
+Only the train split is learned from, and the last state is kept: no step is chosen by holdout or test.
 """
 
 from __future__ import annotations

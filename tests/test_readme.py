@@ -1,0 +1,85 @@
+"""What the README shows works as it stands there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from genbench.track import parse_track
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def genbench(*arguments, cwd, env=None):
+    command = [sys.executable, "-m", "genbench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **(env or {})}, timeout=200)
+
+
+@pytest.fixture
+def example(tmp_path):
+    (code,) = blocks("python")
+    (tmp_path / "my_gan.py").write_text(code)
+    return tmp_path
+
+
+def test_the_example_runs_from_its_file(example):
+    command = ("run", "./my_gan.py:MyGAN", "--track", "digits-20s", "--budget", "20steps", "--device", "cpu", "--threads", "1", "--json")
+    done = genbench(*command, cwd=example)
+    assert done.returncode == 0, done.stderr
+    (record,) = json.loads(done.stdout)
+    assert record["status"] == "done"
+    assert record["spent"]["steps"] == 20
+    assert record["spec"]["model"]["source"] == "my_gan.py:MyGAN"
+
+
+def test_the_example_installs_and_is_listed(example):
+    (project,) = [block for block in blocks("toml") if "[project]" in block]
+    (example / "pyproject.toml").write_text(project)
+    site = example / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "--target", str(site), str(example)]
+    done = subprocess.run(install, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listed = genbench("list", "models", "--json", cwd=site, env={"PYTHONPATH": str(site)})
+    mine = {model["name"]: model for model in json.loads(listed.stdout)}["my-gan"]
+    assert mine["distribution"] == "genbench-my-gan"
+    assert {name: hparam["default"] for name, hparam in mine["hparams"].items()} == {"z_dim": 100, "width": 256, "lr": 2e-4}
+
+
+def test_the_example_track_is_one():
+    (track,) = [block for block in blocks("toml") if "dataset" in block]
+    assert parse_track({"name": "mine", **tomllib.loads(track)}, "README").budget == "30m"
+
+
+def test_the_results_shown_are_the_published_ones():
+    published = (README.parent / "leaderboards" / "mnist-3m.md").read_text(encoding="utf-8")
+    cells = {}
+    for row in map(split, published.splitlines()):
+        if len(row) > 9:  # the first table: the one of details repeats the names
+            cells.setdefault(row[2].strip("* "), [cell.replace("**", "").strip() for cell in row])
+    shown = [
+        row for row in map(split, README.read_text(encoding="utf-8").splitlines()) if len(row) > 8 and row[3].strip() in ("gan", "vae")
+    ]
+    assert [row[2].strip() for row in shown] == ["dcgan", "wgan-gp", "conv-vae", "vae"]
+    for row in shown:
+        name, fid, precision, recall, fidelity, rate = (row[i].strip() for i in (2, 4, 5, 6, 7, 8))
+        assert re.sub(r"\s", "", fid) in [re.sub(r"\s", "", cell) for cell in cells[name]]
+        for value in (precision, recall, fidelity, rate):
+            assert any(plain(cell) == plain(value) for cell in cells[name]), (name, value)
+
+
+def split(line):
+    return line.split("|")
+
+
+def plain(cell):
+    """A mean without its interval, whatever space groups its digits."""
+    return re.sub(r"\s", "", cell.split("±")[0])
