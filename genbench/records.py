@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
+SplitName = Literal["test", "train", "holdout", "all"]
+"""Which real images a score compares with; ``all``: a set without splits."""
 Status = Literal["done", "diverged", "timeout", "oom", "error"]
 """Terminal outcomes. Unfinished work has no record: it lives in ``attempts/``."""
 
@@ -50,7 +52,7 @@ class Score(_Part):
     floor: Finite | None = None
     """The same measure of real images (train, equal N) against the reference."""
     extractor: str | None = None
-    split: Literal["test", "train", "holdout"] | None = None
+    split: SplitName | None = None
     n_real: int | None = None
     n_fake: int | None = None
     protocol: str = ""

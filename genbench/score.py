@@ -2,79 +2,76 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genbench.datasets import ImageData
+from genbench.datasets import Split
 from genbench.errors import GenbenchError
 from genbench.extractors import Extractor, ExtractorSpec
+from genbench.kept import Arrays, Kept
 from genbench.metrics import Evidence, ImageSet, Measurement, MetricSpec
-from genbench.records import Score, write_atomic
+from genbench.records import Score, SplitName
+from genbench.reference import Reference
 from genbench.seeds import stream
 from genbench.track import PROTOCOL, short_hash
+from genbench.view import SplitView, View, extract
 
-Seen = tuple[NDArray[np.float32], NDArray[np.float32] | None]
-"""Features (N, d) and logits (N, K) or None."""
-Arrays = Mapping[str, NDArray[Any]]
 QUANTISATION = "clip [-1, 1], floor(255 (x + 1) / 2 + 0.5), uint8"
 DTYPE = "float32 features, float64 statistics"
-BATCH = 250
-"""Images in one call of the extractor."""
 _FLOOR_SEED = 0
-_log = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Scores images against one dataset with one extractor. What depends on real images alone is computed once and kept.
+    """Scores images against one reference with one extractor. What depends on real images alone is computed once and kept.
 
-    `reference` is the split that `fid` and its kin compare with. `weights` is a path for an extractor whose weights do not
-    ship. `cache` is a folder for what is kept between processes; None keeps it in memory. Raises GenbenchError before any
-    compute where the extractor's weights are missing.
+    `weights` is a path for an extractor whose weights do not ship. `cache` is a folder for what is kept between processes; None
+    keeps it in memory. Raises GenbenchError before any compute where the extractor's weights are missing.
     """
 
     def __init__(
         self,
-        data: ImageData,
+        reference: Reference,
         extractor: ExtractorSpec,
         metrics: Sequence[MetricSpec],
         *,
-        reference: Literal["test", "train"] = "test",
         device: torch.device,
         weights: Path | None = None,
         cache: Path | None = None,
     ) -> None:
         extractor.require(weights)
-        self.data, self.spec, self.metrics, self.reference, self.device = data, extractor, tuple(metrics), reference, device
+        self.reference, self.spec, self.metrics, self.device = reference, extractor, tuple(metrics), device
         self._weights = weights
         self._kept = Kept(cache)
-        self._splits = {name: _Split(self, name) for name in ("train", "test")}
-        self._subsets: dict[int, _Images] = {}
+        self._splits = {name: self._split(name) for name in reference.splits}
+        self._samples: dict[tuple[str, int], View] = {}
 
     @cached_property
     def extractor(self) -> Extractor:
         """The network, loaded when first needed."""
         return self.spec.load(self.device, self._weights)
 
-    def score(self, images: NDArray[np.uint8], seed: int) -> list[Score]:
-        """(N, C, H, W) uint8 images -> every metric's scores, with floors and protocol hashes; `seed` of the metrics' own streams."""
+    def score(self, images: NDArray[np.uint8], seed: int, *, asked: Split | None = None) -> list[Score]:
+        """(N, C, H, W) uint8 images -> every metric's scores, with floors and protocol hashes; `seed` of the metrics' own streams.
+
+        `asked`: images a conditional model made on request, with the labels asked for. A metric that lacks what it needs is left out.
+        """
         self._check(images)
-        fake = _Images(self, images)
-        found = []
+        fake = self._view(images, None if asked is None or asked.images is not images else asked.labels)
+        requested = None if asked is None else fake if asked.images is images else self._view(asked.images, asked.labels)
+        found, shared = [], _Shared(seed)
         for metric in self.metrics:
+            if self._missing(metric, requested):
+                continue
             floors = self._floor(metric, len(images))
-            for measurement in self._measure(metric, fake, seed):
+            for measurement in self._measure(metric, fake, requested, seed, shared):
                 found.append(self._describe(metric, measurement, len(images), floors.get(measurement.name)))
         return found
 
@@ -85,13 +82,13 @@ class Scorer:
         self._check(images)
         if len(images) < 2:
             raise GenbenchError(f"FID needs at least 2 images, got {len(images)}")
-        return Gaussian.of(*_Images(self, images).moments[:2]).distance(self._gaussian)
+        return Gaussian.of(*self._view(images).moments[:2]).distance(self._gaussian)
 
     @cached_property
     def _gaussian(self) -> Any:
         from genbench.metrics.fid import Gaussian
 
-        return Gaussian.of(*self._splits[self.reference].moments[:2])
+        return Gaussian.of(*self._splits[self.reference.of].moments[:2])
 
     def flags(self, images: NDArray[np.uint8]) -> list[str]:
         """(N, C, H, W) uint8 images -> what a reader of their scores should know: ``collapsed``, ``blank``, ``duplicates 12 %``."""
@@ -106,69 +103,99 @@ class Scorer:
             found.append(f"duplicates {duplicates:.0%}".replace("%", " %"))
         return found
 
-    def _measure(self, metric: MetricSpec, fake: ImageSet, seed: int) -> Iterator[Measurement]:
-        evidence = Evidence(
-            fake=fake,
-            real=self._splits[self.reference],
-            train=self._splits["train"],
-            test=self._splits["test"],
-            reference=self.reference,
-            seed=stream(seed, metric.name),
-            labels_named=self.labels_named,
-            noise=partial(self._noise, len(fake.images)),
-            remember=lambda key, compute: self._kept.get({"what": "remembered", "key": key, **self._identity(metric)}, compute),
-        )
-        yield from map(_finite, metric.compute(evidence))
-
     @property
     def labels_named(self) -> bool:
         """True where the extractor's logits name the dataset's own classes."""
-        return bool(self.spec.labels_of) and self.spec.labels_of == self.data.spec.name and self.spec.num_classes > 0
+        return bool(self.spec.labels_of) and self.spec.labels_of == self.reference.spec.name and self.spec.num_classes > 0
+
+    def _missing(self, metric: MetricSpec, asked: ImageSet | None) -> list[str]:
+        """What the metric needs and is not there."""
+        there = {
+            "real": True,
+            "train": "train" in self._splits,
+            "holdout": "holdout" in self._splits and len(self._splits["holdout"].images) > 0,
+            "labels": self.reference.real.labels is not None,
+            "asked": asked is not None,
+        }
+        return [need for need in metric.needs if not there[need]]
+
+    def _measure(self, metric: MetricSpec, fake: ImageSet, asked: ImageSet | None, seed: int, shared: _Shared) -> Iterator[Measurement]:
+        evidence = Evidence(
+            fake=fake,
+            real=self._splits[self.reference.of],
+            second=self._splits[self.reference.second],
+            reference=self.reference.of,
+            seed=stream(seed, metric.name),
+            labels_named=self.labels_named,
+            train=self._splits.get("train"),
+            holdout=self._splits.get("holdout"),
+            test=self._splits.get("test"),
+            asked=asked,
+            noise=partial(self._noise, len(fake.images)),
+            remember=lambda key, compute: self._kept.get({"what": "remembered", "key": key, **self._identity(metric)}, compute),
+            share=shared,
+        )
+        yield from map(_finite, metric.compute(evidence))
 
     def _noise(self, n: int) -> ImageSet:
-        shape = (n, *self.data.train.images.shape[1:])
-        return _Images(self, np.random.default_rng(_FLOOR_SEED).integers(0, 256, shape, dtype=np.uint8))
+        return self._view(np.random.default_rng(_FLOOR_SEED).integers(0, 256, (n, *self.reference.shape), dtype=np.uint8))
 
     def _floor(self, metric: MetricSpec, n: int) -> dict[str, float | None]:
-        """Every value of a metric for a seeded random train subset of n images."""
+        """Every value of a metric for a seeded random sample of n real images that are not the reference."""
 
         def compute() -> Arrays:
-            measured = self._measure(metric, self._train_subset(n), _FLOOR_SEED)
+            sample = self._sample(self.reference.second if metric.floor == "second" else "holdout", n)
+            asked = sample if sample.labels is not None else None
+            measured = () if self._missing(metric, asked) else self._measure(metric, sample, asked, _FLOOR_SEED, _Shared(_FLOOR_SEED))
             return {m.name: np.array(np.nan if m.value is None else m.value) for m in measured}
 
         values = self._kept.get({"what": "floors", "n": n, **self._identity(metric)}, compute)
         return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
 
-    def _train_subset(self, n: int) -> _Images:
-        if n not in self._subsets:
-            train = self.data.train.images
-            some = np.sort(np.random.default_rng(_FLOOR_SEED).permutation(len(train))[:n])
-            self._subsets = {n: _Images(self, np.ascontiguousarray(train[some]))}  # the last one only
-        return self._subsets[n]
+    def _sample(self, split: SplitName, n: int) -> View:
+        """A seeded random subset of a split, of n images or of all there are."""
+        if (split, n) not in self._samples:
+            whole = self.reference.splits[split]
+            some = np.sort(np.random.default_rng(_FLOOR_SEED).permutation(len(whole.images))[:n])
+            labels = None if whole.labels is None else whole.labels[some]
+            self._samples = {(split, n): self._view(np.ascontiguousarray(whole.images[some]), labels)}  # the last one only
+        return self._samples[split, n]
+
+    def _view(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None) -> View:
+        return View(lambda some: extract(self.extractor, some, self.device), images, labels)
+
+    def _split(self, name: SplitName) -> SplitView:
+        split, buffered = self.reference.splits[name], name == self.reference.of
+
+        def keep(what: str, compute: Callable[[], Arrays]) -> Arrays:
+            return self._kept.get({"what": what, "split": name, "buffered": buffered, **self._identity()}, compute)
+
+        return SplitView(lambda images: extract(self.extractor, images, self.device), split, keep, buffered)
 
     def _identity(self, metric: MetricSpec | None = None) -> dict[str, Any]:
         """All that features of real images, or a metric's values for them, depend on."""
         identity: dict[str, Any] = {
-            "data": self.data.digest,
+            "data": self.reference.digest,
             "extractor": [self.spec.name, self.spec.version, self.extractor.digest],
-            "labels_named": self.labels_named,
             "dtype": DTYPE,
             "device": self.device.type,
         }
-        return identity | ({} if metric is None else {"metric": [metric.name, metric.version], "reference": self.reference})
+        if metric is None:
+            return identity
+        return identity | {"metric": [metric.name, metric.version], "reference": self.reference.of, "labels_named": self.labels_named}
 
     def _describe(self, metric: MetricSpec, m: Measurement, n_fake: int, floor: float | None) -> Score:
-        split = m.split or self.reference
-        n_real = len(self.data.split(split)) if m.n_real is None else m.n_real
+        split = m.split or self.reference.of
+        n_real = len(self.reference.splits[split]) if m.n_real is None else m.n_real
         n_fake = n_fake if m.n_fake is None else m.n_fake
         extractor = None if m.pixels_only else [self.spec.name, self.spec.version, self.extractor.digest]
         protocol = short_hash({
             "protocol": PROTOCOL,
-            "dataset": self.data.digest,
+            "dataset": self.reference.digest,
             "split": split,
             "n_real": n_real,
             "n_fake": n_fake,
-            "resize": self.data.resize,
+            "resize": self.reference.resize,
             "quantisation": QUANTISATION,
             "extractor": extractor,
             "dtype": DTYPE,
@@ -180,151 +207,24 @@ class Scorer:
         )  # fmt: skip
 
     def _check(self, images: NDArray[np.uint8]) -> None:
-        expected = self.data.train.images.shape[1:]
+        expected = self.reference.shape
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or len(images) == 0:
             shape = " × ".join(map(str, expected))
-            needed = f"{self.data.name} at {self.data.size} pixels needs uint8 N × {shape}"
+            needed = f"{self.reference.name} at {expected[1]} pixels needs uint8 N × {shape}"
             raise GenbenchError(f"images are {images.dtype} {' × '.join(map(str, images.shape))}; {needed}")
 
-    def extract(self, images: NDArray[np.uint8]) -> Iterator[Seen]:
-        """(N, C, H, W) uint8 images -> batches of features (B, d) and logits (B, K) or None."""
-        for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(np.array(images[start : start + BATCH])).to(self.device).to(memory_format=torch.channels_last)
-            with torch.inference_mode():
-                features, logits = self.extractor(batch)
-                yield features.float().cpu().numpy(), None if logits is None else logits.float().cpu().numpy()
 
+class _Shared:
+    """`Evidence.share` of one scoring: each key computed once, from its own random stream."""
 
-class _Images:
-    """Images that are seen once: features and logits come from one pass."""
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._found: dict[str, Any] = {}
 
-    def __init__(self, scorer: Scorer, images: NDArray[np.uint8]) -> None:
-        self.images = images
-        self._scorer = scorer
-
-    @cached_property
-    def _seen(self) -> Seen:
-        return _concatenate(self._scorer.extract(self.images))
-
-    @property
-    def features(self) -> NDArray[np.float32]:
-        return self._seen[0]
-
-    @property
-    def logits(self) -> NDArray[np.float32] | None:
-        return self._seen[1]
-
-    @cached_property
-    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-        from genbench.metrics.fid import moments
-
-        return moments([self.features])
-
-
-class _Split:
-    """A split of the dataset: what the extractor sees in it is kept. The moments of train need no buffer of its features."""
-
-    def __init__(self, scorer: Scorer, name: Literal["train", "test"]) -> None:
-        self.images = scorer.data.split(name).images
-        self._scorer = scorer
-        self._name = name
-
-    @property
-    def features(self) -> NDArray[np.float32]:
-        return self._all["features"]
-
-    @cached_property
-    def logits(self) -> NDArray[np.float32] | None:
-        # With features at hand none is extracted anew
-        return (self._all if self._buffered else self._summary).get("logits")
-
-    @cached_property
-    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-        s = self._summary
-        return s["mean"], s["covariance"], len(self.images)
-
-    @property
-    def _buffered(self) -> bool:
-        return self._name == self._scorer.reference and len(self.images) <= 50_000
-
-    @cached_property
-    def _all(self) -> Arrays:
-        """Features and logits of every image."""
-
-        def compute() -> Arrays:
-            features, logits = _concatenate(self._scorer.extract(self.images))
-            return {"features": features} | ({} if logits is None else {"logits": logits})
-
-        return self._kept("features", compute)
-
-    @cached_property
-    def _summary(self) -> Arrays:
-        """Mean and covariance of the features, and the logits where they name the dataset's classes."""
-        from genbench.metrics.fid import Moments
-
-        def compute() -> Arrays:
-            stream, logits = Moments(), []
-            for features, part in self._scorer.extract(self.images) if not self._buffered else [(self.features, None)]:
-                stream.update(features)
-                if part is not None and self._scorer.labels_named:
-                    logits.append(part)
-            mean, covariance, _ = stream.result()
-            return {"mean": mean, "covariance": covariance} | ({"logits": np.concatenate(logits)} if logits else {})
-
-        return self._kept("summary", compute)
-
-    def _kept(self, what: str, compute: Callable[[], Arrays]) -> Arrays:
-        return self._scorer._kept.get({"what": what, "split": self._name, "buffered": self._buffered, **self._scorer._identity()}, compute)
-
-
-class Kept:
-    """Arrays kept by the digest of all they depend on: in memory and, where a folder is given, in npz files there."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._memory: dict[str, Arrays] = {}
-
-    def get(self, key: Mapping[str, Any], compute: Callable[[], Arrays]) -> Arrays:
-        """The arrays of this key: from memory, from its file, or computed and stored. A damaged file is computed anew."""
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        if digest not in self._memory:
-            found = self._read(digest)
-            if found is None:
-                found = dict(compute())
-                self._write(digest, found)
-            self._memory[digest] = found
-        return self._memory[digest]
-
-    def _read(self, digest: str) -> Arrays | None:
-        if self.folder is None:
-            return None
-        path = self.folder / f"{digest}.npz"
-        try:
-            content = io.BytesIO(path.read_bytes())
-        except OSError:
-            return None
-        try:
-            with np.load(content, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}  # the zip's checksums are verified here
-        except Exception as error:  # a flipped bit in a zip can raise almost anything
-            _log.warning("cache file %s is damaged (%s); computing it anew", path, error)
-            return None
-
-    def _write(self, digest: str, arrays: Arrays) -> None:
-        if self.folder is None:
-            return
-        buffer = io.BytesIO()
-        named: dict[str, Any] = dict(arrays)
-        np.savez(buffer, **named)
-        try:
-            write_atomic(self.folder / f"{digest}.npz", buffer.getvalue())
-        except OSError as error:
-            _log.warning("cache folder %s can't be written (%s); nothing is kept", self.folder, error.strerror or error)
-
-
-def _concatenate(parts: Iterator[Seen]) -> Seen:
-    features, logits = zip(*parts, strict=True)
-    return np.concatenate(features), None if logits[0] is None else np.concatenate(logits)
+    def __call__(self, key: str, compute: Callable[[int], Any]) -> Any:
+        if key not in self._found:
+            self._found[key] = compute(stream(self._seed, key))
+        return self._found[key]
 
 
 def _finite(m: Measurement) -> Measurement:

@@ -241,6 +241,7 @@ def score(job: Job, send: Send) -> Scored:
     import torch
 
     from genbench.catalogue import load_catalogue
+    from genbench.reference import split_of
     from genbench.score import Scorer
     from genbench.seeds import stream
 
@@ -250,7 +251,7 @@ def score(job: Job, send: Send) -> Scored:
     extractor = catalogue.extractor(track.extractor).spec
     metrics = [catalogue.metric(name).spec for name in track.metrics]
     scorer = Scorer(
-        data, extractor, metrics, reference=track.reference, device=torch.device(job.device), weights=job.weights, cache=job.cache
+        split_of(data, track.reference), extractor, metrics, device=torch.device(job.device), weights=job.weights, cache=job.cache
     )
     with np.load(job.folder / "samples.npz", allow_pickle=False) as file:
         images = file["images"]

@@ -12,10 +12,12 @@ from torch import nn
 from genbench.datasets import DatasetSpec, ImageData, Split
 from genbench.errors import GenbenchError
 from genbench.extractors import ExtractorSpec
+from genbench.kept import Kept
 from genbench.metrics import Measurement, MetricSpec, fid, statistics
 from genbench.metrics.builtin import builtin_metrics
 from genbench.records import Score
-from genbench.score import Kept, Scorer
+from genbench.reference import split_of
+from genbench.score import Scorer
 
 CPU = torch.device("cpu")
 DIM, CLASSES = 8, 4
@@ -69,7 +71,8 @@ def dataset(channels: int = 1, train: int = 700, test: int = 240, name: str = "s
 def scorer(data: ImageData | None = None, loader: Loader | None = None, metrics: list[MetricSpec] | None = None, **options) -> Scorer:
     data = data or dataset()
     loader = loader or Loader(data.channels)
-    return Scorer(data, loader.spec, builtin_metrics() if metrics is None else metrics, device=CPU, **options)
+    reference = split_of(data, options.pop("reference", "test"))
+    return Scorer(reference, loader.spec, builtin_metrics() if metrics is None else metrics, device=CPU, **options)
 
 
 def by_name(scores: list[Score]) -> dict[str, Score]:
@@ -291,7 +294,7 @@ def test_missing_weights_are_told_before_any_compute() -> None:
         raise AssertionError("loaded")
 
     with pytest.raises(GenbenchError, match="missing"):
-        Scorer(dataset(), ExtractorSpec("far", load, require, 8, ""), builtin_metrics(), device=CPU)
+        Scorer(split_of(dataset()), ExtractorSpec("far", load, require, 8, ""), builtin_metrics(), device=CPU)
 
 
 def test_a_plugins_metric_with_values_that_are_not_finite() -> None:

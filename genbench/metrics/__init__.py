@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from genbench.records import SplitName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +18,8 @@ class ImageSet(Protocol):
 
     images: NDArray[np.uint8]
     """(N, C, H, W)."""
+    labels: NDArray[np.int64] | None
+    """(N,) class of each image, or None."""
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -33,8 +37,16 @@ class ImageSet(Protocol):
         ...
 
 
+Need = Literal["real", "train", "holdout", "labels", "asked"]
+"""What a metric can't do without: real images (not their moments alone), those of a split, their labels, images made on request."""
+
+
 def _compute(key: str, compute: Callable[[], Mapping[str, NDArray[np.generic]]]) -> Mapping[str, NDArray[np.generic]]:
     return compute()
+
+
+def _share(key: str, compute: Callable[[int], Any]) -> Any:
+    return compute(0)
 
 
 @dataclass(frozen=True)
@@ -43,19 +55,26 @@ class Evidence:
 
     fake: ImageSet
     real: ImageSet
-    """The reference split (held-out test by default)."""
-    train: ImageSet
-    reference: Literal["test", "train"]
+    """What they are compared with (the held-out test split by default); of published statistics there are `moments` alone."""
+    second: ImageSet
+    """Real images other than `real` (train, where that is test), for floors of a metric's own making."""
+    reference: SplitName
+    """The split that `real` is."""
     seed: int
     """Of the metric's own random stream."""
     labels_named: bool
     """True where the extractor's logits name the dataset's own classes."""
+    train: ImageSet | None = None
+    holdout: ImageSet | None = None
     test: ImageSet | None = None
-    """The held-out test split."""
+    asked: ImageSet | None = None
+    """Images a conditional model made on request, equally many of each class; their labels are those asked for."""
     noise: Callable[[], ImageSet] | None = None
     """Makes as many images of uniform noise as `fake` has, seen by the same extractor."""
     remember: Callable[[str, Callable[[], Mapping[str, NDArray[np.generic]]]], Mapping[str, NDArray[np.generic]]] = _compute
     """``remember(key, compute)``: arrays that follow from the real images, the extractor and `key` alone, kept between runs."""
+    share: Callable[[str, Callable[[int], Any]], Any] = _share
+    """``share(key, compute)``: what several metrics of this scoring need, computed once, by ``compute(seed)``."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class Measurement:
     better: Literal["lower", "higher", "neither"]
     unit: str = ""
     interval: tuple[float, float] | None = None
-    split: Literal["test", "train"] | None = None
+    split: SplitName | None = None
     n_real: int | None = None
     n_fake: int | None = None
     pixels_only: bool = False
@@ -83,5 +102,9 @@ class MetricSpec:
     compute: Callable[[Evidence], Iterable[Measurement]]
     paper: str
     description: str
+    needs: tuple[Need, ...] = ("real",)
+    """Where one of these is not there, the metric is left out."""
+    floor: Literal["second", "holdout"] = "second"
+    """The real images whose value is the floor: any but the reference, or, where training images are the wrong answer, holdout."""
     version: str = "1"
     """Changes whenever its values do; part of every score's protocol hash."""

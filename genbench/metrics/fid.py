@@ -7,13 +7,17 @@ arXiv:1911.07023.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
+from scipy.special import stdtrit
+
+from genbench.metrics import Evidence, Measurement
+from genbench.records import SplitName
 
 Array = NDArray[np.float64]
 _CHUNK = 2048
@@ -192,3 +196,33 @@ def _jackknife(values: list[float]) -> float:
     """Delete-one-group replicates -> standard error."""
     v = np.array(values)
     return float(np.sqrt((len(v) - 1) / len(v) * ((v - v.mean()) ** 2).sum()))
+
+
+def compute(evidence: Evidence) -> Iterator[Measurement]:
+    """The hook of this module's metric."""
+    other: SplitName = "test" if evidence.reference == "train" else "train"
+    rest = evidence.test if other == "test" else evidence.train
+    n = len(evidence.fake.images)
+    if n < 2:
+        for name in ("fid", f"fid_{other}", "fid_infinity"):
+            yield Measurement(name, None, "lower", note="needs at least 2 images")
+        return
+    mu, S, _ = evidence.fake.moments
+    fake = Gaussian.of(mu, S)
+    reference = Gaussian.of(*evidence.real.moments[:2])
+    more = extrapolate(evidence.fake.features, reference, seed=evidence.seed) if n >= 72 else None
+    value, interval = fake.distance(reference), None
+    if more is not None:
+        half = float(stdtrit(more.groups - 1, 0.975)) * more.fid_se
+        interval = (value - half, value + half)
+    note = "" if n > len(mu) else f"{n} images in {len(mu)} dimensions: singular covariance"
+    yield Measurement("fid", value, "lower", interval=interval, note=note)
+    if rest is not None:
+        mu, S, n_rest = rest.moments
+        yield Measurement(f"fid_{other}", fake.distance(Gaussian.of(mu, S)), "lower", split=other, n_real=n_rest)
+    if more is None or n < 3 * (len(mu) + 1):
+        # Below full rank in a third of the images FID does not go as 1/N
+        yield Measurement("fid_infinity", None, "lower", note=f"needs at least {max(72, 3 * (len(mu) + 1))} images")
+        return
+    half = float(stdtrit(more.groups - 1, 0.975)) * more.infinity_se
+    yield Measurement("fid_infinity", more.infinity, "lower", interval=(more.infinity - half, more.infinity + half))

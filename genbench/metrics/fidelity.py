@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench.metrics import Evidence, ImageSet, Measurement, statistics
+from genbench.metrics.statistics import Summary
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "marginal": ("mean_gap", "variance_gap", "quantile_gap", "w1", "w1_pooled", "ks"),
@@ -13,6 +19,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "diversity": ("diversity", "duplicates"),
 }
 """Measures by family. The mean goes over families, so that right marginals alone do not score high."""
+FLOOR_SPLITS = 20
+"""Seeded real samples whose median makes a measure's floor."""
 
 
 def statistical_fidelity(
@@ -55,3 +63,51 @@ def distance(name: str, value: float) -> float:
     if name != "diversity":
         return value
     return abs(math.log(value)) if 0 < value < math.inf else math.inf
+
+
+def compute(evidence: Evidence) -> Iterator[Measurement]:
+    """The hook of this module's metric."""
+    n = len(evidence.fake.images)
+    if n < 2:
+        yield Measurement("statistical_fidelity", None, "higher", note="needs at least 2 images")
+        return
+    real, fake = _summary(evidence, evidence.real), _summary(evidence, evidence.fake)
+    values = statistics.measure(fake, real)
+    known = evidence.remember(f"floors of {n} images", lambda: _floors(evidence, real))
+    floors, noise = ({name: float(known[f"{kind} {name}"]) for name in values if f"{kind} {name}" in known} for kind in ("floor", "noise"))
+    score, families = statistical_fidelity({name: v for name, v in values.items() if name in noise}, floors, noise)
+    note = ", ".join(f"{family} {value:.2f}" for family, value in families.items())
+    yield Measurement("statistical_fidelity", score, "higher", pixels_only="class" not in families, note=note)
+    units = {"spectrum_db": "dB", "class_kl": "nats", "diversity": "× real"}
+    masked = statistics.correlation(fake, real)[1]
+    for name, value in values.items():
+        yield Measurement(
+            name, value, "neither" if name == "diversity" else "lower", units.get(name, ""), pixels_only=not name.startswith("class_"),
+            note=f"{masked} constant pixels masked" if name == "correlation" and masked else "",
+        )  # fmt: skip
+
+
+def _summary(evidence: Evidence, images: ImageSet) -> Summary:
+    return statistics.summarise(images.images, _classes(images.logits if evidence.labels_named else None))
+
+
+def _classes(logits: NDArray[np.float32] | None) -> NDArray[np.int64] | None:
+    """(N, K) logits -> (K,) images in each class."""
+    return None if logits is None else np.bincount(logits.argmax(axis=1), minlength=logits.shape[1])
+
+
+def _floors(evidence: Evidence, real: Summary) -> dict[str, NDArray[np.generic]]:
+    """Every measure of real images (median over seeded second samples, as many as generated) and of noise, against the reference."""
+    second, n = evidence.second, len(evidence.fake.images)
+    logits = second.logits if evidence.labels_named else None
+    draws: list[dict[str, float]] = []
+    for seed in range(FLOOR_SPLITS):
+        some = np.sort(np.random.default_rng(seed).permutation(len(second.images))[:n])
+        sample = statistics.summarise(second.images[some], _classes(None if logits is None else logits[some]))
+        draws.append(statistics.measure(sample, real))
+    if evidence.noise is not None:
+        noise = _summary(evidence, evidence.noise())
+    else:  # nobody to classify it: the class measures get no noise value and stay out of the score
+        noise = statistics.summarise(np.random.default_rng(0).integers(0, 256, (n, *second.images.shape[1:]), dtype=np.uint8))
+    floors = {f"floor {name}": np.asarray(np.median([draw[name] for draw in draws])) for name in draws[0]}
+    return floors | {f"noise {name}": np.asarray(value) for name, value in statistics.measure(noise, real).items()}

@@ -5,11 +5,14 @@ Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, arXiv:16
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+
+from genbench.metrics import Evidence, Measurement
 
 
 def inception_score(logits: NDArray[np.floating], *, seed: int, splits: int = 10) -> tuple[float, float]:
@@ -37,3 +40,15 @@ def score_in_order(logits: NDArray[np.floating], splits: int) -> tuple[float, fl
         divergence = np.where(part > 0, part * (np.where(part > 0, log_part, 0) - marginal), 0).sum(axis=1)
         scores.append(np.exp(divergence.mean()))
     return float(np.mean(scores)), float(np.std(scores))
+
+
+def compute(evidence: Evidence) -> Iterator[Measurement]:
+    """The hook of this module's metric."""
+    logits = evidence.fake.logits
+    if logits is None:
+        yield Measurement("is", None, "higher", note="the extractor is no classifier")
+    elif len(logits) < 100:
+        yield Measurement("is", None, "higher", note="needs at least 100 images")
+    else:
+        mean, spread = inception_score(logits, seed=evidence.seed)
+        yield Measurement("is", mean, "higher", note=f"± {spread:.3g} over 10 splits")

@@ -5,8 +5,12 @@ Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, arXiv:1801.01401, section
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
+
+from genbench.metrics import Evidence, Measurement
 
 _BLOCK = 1024
 """Rows and columns of the kernel matrix at a time: the fastest of 256, 512 and 1024."""
@@ -109,3 +113,13 @@ def _kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float6
     K = base * base
     K *= base
     return K
+
+
+def compute(evidence: Evidence) -> Iterator[Measurement]:
+    """The hook of this module's metric."""
+    size = subset_size(len(evidence.real.images), len(evidence.fake.images))
+    if size < 2:
+        yield Measurement("kid", None, "lower", note="needs at least 4 images")
+        return
+    mean, spread = kid(evidence.real.features, evidence.fake.features, seed=evidence.seed)
+    yield Measurement("kid", mean, "lower", note=f"± {spread:.3g} over 100 subsets of {size}")

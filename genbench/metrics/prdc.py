@@ -6,10 +6,13 @@ eq. 1-2. Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative M
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from genbench.metrics import Evidence, Measurement
 
 Array = NDArray[np.float64]
 
@@ -73,3 +76,22 @@ def _radii(x: Array, nx: Array, ks: tuple[int, ...], block: int) -> list[Array]:
             found[i, rows] = nearest[:, k]  # place 0 is the point itself
     # Equal distances must compare equal although their Gram products round apart; float32 features are no finer than this
     return [r + 1e-12 * (nx + np.abs(r)) for r in found]
+
+
+def compute(evidence: Evidence) -> Iterator[Measurement]:
+    """The hook of this module's metric."""
+    n = min(len(evidence.real.images), len(evidence.fake.images))
+    if n < 6:
+        for name in PRDC._fields:
+            yield Measurement(name, None, "higher", note="needs at least 6 images")
+        return
+    rng = np.random.default_rng(evidence.seed)
+    values = prdc(_some(evidence.real.features, n, rng), _some(evidence.fake.features, n, rng))
+    notes = {"density": "1 for a second real sample", "coverage": "0.969 for a second real sample"}
+    for name, value in values._asdict().items():
+        yield Measurement(name, value, "higher", n_real=n, n_fake=n, note=notes.get(name, ""))
+
+
+def _some(features: NDArray[np.float32], n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(N, d) -> (n, d), all of them or a random subset."""
+    return features if len(features) == n else features[rng.choice(len(features), n, replace=False)]
