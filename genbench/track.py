@@ -42,6 +42,8 @@ class Track(BaseModel):
     """Horizontal flips as training augmentation."""
     num_samples: int = Field(ge=2)
     extractor: str
+    beside: tuple[str, ...] = ()
+    """Extractors whose FID is shown beside the track's own, never ranked: features that anyone could train against have a witness."""
     reference: Literal["test", "train"] = "test"
     """The split `fid` and its kin are measured against; the other split's FID stands beside it."""
     metrics: tuple[str, ...] = ("fid", "kid", "is", "prdc", "statistical_fidelity")

@@ -9,10 +9,36 @@ from typing import Literal
 from genbench.leaderboard.text import clean
 
 Better = Literal["lower", "higher", "neither"]
-Group = Literal["quality", "speed", "detail"]
+Group = Literal["quality", "speed", "conditional", "memorisation", "likelihood", "statistics", "ledger", "other"]
 Form = Literal["score", "ratio", "rate", "count", "bytes", "seconds"]
 ARROWS: dict[Better, str] = {"lower": "↓", "higher": "↑", "neither": ""}
 _NARROW = "\u202f"  # thin no-break space between thousands
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of further measures, below the ranking: its title, what to know before reading it, what its floor row is."""
+
+    group: Group
+    title: str
+    caption: str = ""
+    floor: str = "train, equal N"
+
+
+SECTIONS = (
+    Section("conditional", "Images on request", "Models that were asked for images of a given class, equally many of each."),
+    Section(
+        "memorisation", "Memorisation",
+        "Shown, never ranked: whether images are copies of training images. Held-out real images are the standard.", "holdout, equal N",
+    ),
+    Section(
+        "likelihood", "Likelihood and reconstruction",
+        "Held-out images, model-reported: computed from what the model says of itself, not from its samples.",
+    ),
+    Section("statistics", "Statistics of the pixels", "The measures that statistical fidelity summarises."),
+    Section("ledger", "Budget and memory"),
+    Section("other", "Measures of plugins"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,28 +80,65 @@ KNOWN: dict[str, Known] = {
     "sample_throughput": Known("sample images/s", "speed", "rate", "Generated images per second at the best batch size measured."),
     "parameters": Known("parameters", "speed", "count", "Number of trained parameters."),
     "steps": Known("steps", "speed", "count", "Training steps that fitted into the budget."),
-    "mean_gap": Known("mean gap", "detail", "score", "Mean absolute difference of per-pixel means, in units of the full range."),
-    "variance_gap": Known("variance gap", "detail", "score", "Mean absolute log ratio of per-pixel variances."),
-    "quantile_gap": Known("quantile gap", "detail", "score", "Mean absolute difference of seven per-pixel quantiles, of the full range."),
-    "w1": Known("W1", "detail", "score", "Per-pixel Wasserstein-1 distance of intensities, in units of the full range."),
-    "w1_pooled": Known("pooled W1", "detail", "score", "Wasserstein-1 distance of all intensities pooled over pixels."),
-    "ks": Known("KS", "detail", "score", "Kolmogorov–Smirnov distance of per-pixel intensities, averaged."),
-    "covariance": Known("covariance", "detail", "score", "Relative Frobenius distance of pixel covariances (area-pooled luminance)."),
-    "correlation": Known("correlation", "detail", "score", "Root mean square difference of pixel correlations."),
-    "spectrum_db": Known("spectrum", "detail", "score", "Root mean square difference of the azimuthal power spectra, in dB."),
-    "class_tv": Known("class TV", "detail", "score", "Total variation between the class histograms of generated and real images."),
-    "class_kl": Known("class KL", "detail", "score", "Kullback–Leibler divergence of the class histograms, in nats."),
-    "diversity": Known("diversity", "detail", "score", "Mean distance between generated images relative to real ones; real data gives 1."),
-    "duplicates": Known("duplicates", "detail", "ratio", "Share of generated images that are exact duplicates of another."),
-    "elbo_bpd": Known("ELBO", "detail", "score", "Evidence lower bound on held-out images, model-reported, in bits per dimension."),
-    "iwae_bpd": Known("IWAE", "detail", "score", "Importance-weighted bound on held-out images, model-reported, in bits per dimension."),
-    "images": Known("images seen", "detail", "count", "Training images drawn within the budget."),
-    "seconds": Known("trained", "detail", "seconds", "Device-seconds of training charged."),
-    "train_peak_bytes": Known("peak, training", "detail", "bytes", "Peak memory while training."),
-    "sample_peak_bytes": Known("peak, sampling", "detail", "bytes", "Peak memory while sampling."),
-    "flops_per_image": Known("FLOPs/image", "detail", "count", "Floating-point operations to generate one image."),
-    "energy_joules": Known("energy", "detail", "count", "Energy drawn by the device while training, in joules, where it can be read."),
-    "waited": Known("waited", "detail", "ratio", "Share of the clock spent waiting for a core; above 0.1 others contended for it."),
+    "mean_gap": Known("mean gap", "statistics", "score", "Mean absolute difference of per-pixel means, in units of the full range."),
+    "variance_gap": Known("variance gap", "statistics", "score", "Mean absolute log ratio of per-pixel variances."),
+    "quantile_gap": Known(
+        "quantile gap", "statistics", "score", "Mean absolute difference of seven per-pixel quantiles, of the full range."
+    ),
+    "w1": Known("W1", "statistics", "score", "Per-pixel Wasserstein-1 distance of intensities, in units of the full range."),
+    "w1_pooled": Known("pooled W1", "statistics", "score", "Wasserstein-1 distance of all intensities pooled over pixels."),
+    "ks": Known("KS", "statistics", "score", "Kolmogorov–Smirnov distance of per-pixel intensities, averaged."),
+    "covariance": Known("covariance", "statistics", "score", "Relative Frobenius distance of pixel covariances (area-pooled luminance)."),
+    "correlation": Known("correlation", "statistics", "score", "Root mean square difference of pixel correlations."),
+    "spectrum_db": Known("spectrum", "statistics", "score", "Root mean square difference of the azimuthal power spectra, in dB."),
+    "class_tv": Known("class TV", "statistics", "score", "Total variation between the class histograms of generated and real images."),
+    "class_kl": Known("class KL", "statistics", "score", "Kullback–Leibler divergence of the class histograms, in nats."),
+    "diversity": Known(
+        "diversity", "statistics", "score", "Mean distance between generated images relative to real ones; real data gives 1."
+    ),
+    "duplicates": Known("duplicates", "statistics", "ratio", "Share of generated images that are exact duplicates of another."),
+    "label_agreement": Known(
+        "label agreement", "conditional", "ratio", "Share of images that the in-domain classifier gives the class asked for."
+    ),
+    "intra_fid": Known("intra-class FID", "conditional", "score", "FID between generated and real images of one class, mean over classes."),
+    "exact_copies": Known(
+        "exact copies", "memorisation", "ratio", "Share of generated images that equal a training image, pixel by pixel."
+    ),
+    "nn_ratio": Known(
+        "NN ratio",
+        "memorisation",
+        "score",
+        "Median of the distance to the nearest training image over that to the nearest held-out one, of equally many: 1 without copying.",
+    ),
+    "ct": Known(
+        "C_T", "memorisation", "score", "Test of data-copying: far below 0 where generated images lie closer to train than test images do."
+    ),
+    "auth_pct": Known(
+        "AuthPct",
+        "memorisation",
+        "score",
+        "Per cent of images farther from their training neighbour than that is from its own; compare with the floor.",
+    ),
+    "fid_gap": Known(
+        "FID gap", "memorisation", "score", "FID against test less FID against as many training images; above 0: closer to train."
+    ),
+    "elbo_bpd": Known("ELBO", "likelihood", "score", "Evidence lower bound as an upper bound on the code length, bits per dimension."),
+    "iwae_bpd": Known("IWAE", "likelihood", "score", "Importance-weighted bound, tighter than the ELBO, bits per dimension."),
+    "elbo_nats": Known("ELBO", "likelihood", "score", "Evidence lower bound on the log-likelihood of a binary image, nats."),
+    "iwae_nats": Known("IWAE", "likelihood", "score", "Importance-weighted bound on the log-likelihood of a binary image, nats."),
+    "reconstruction_mse": Known("MSE", "likelihood", "score", "Mean squared error of reconstructions."),
+    "psnr": Known("PSNR", "likelihood", "score", "Peak signal-to-noise ratio of reconstructions, dB."),
+    "ssim": Known("SSIM", "likelihood", "ratio", "Structural similarity of reconstructions; 1 for equal images."),
+    "active_units": Known(
+        "active units", "likelihood", "count", "Latent dimensions whose posterior mean varies over images (variance above 0.01)."
+    ),
+    "images": Known("images seen", "ledger", "count", "Training images drawn within the budget."),
+    "seconds": Known("trained", "ledger", "seconds", "Device-seconds of training charged."),
+    "train_peak_bytes": Known("peak, training", "ledger", "bytes", "Peak memory while training."),
+    "sample_peak_bytes": Known("peak, sampling", "ledger", "bytes", "Peak memory while sampling."),
+    "flops_per_image": Known("FLOPs/image", "ledger", "count", "Floating-point operations to generate one image."),
+    "energy_joules": Known("energy", "ledger", "count", "Energy drawn by the device while training, in joules, where it can be read."),
+    "waited": Known("waited", "ledger", "ratio", "Share of the clock spent waiting for a core; above 0.1 others contended for it."),
 }
 _ORDER = {name: position for position, name in enumerate(KNOWN)}
 
@@ -103,6 +166,11 @@ class Column:
         return len(self.protocols) > 1
 
     @property
+    def main(self) -> bool:
+        """Whether it belongs to the ranking itself rather than to a section below."""
+        return self.group in ("quality", "speed")
+
+    @property
     def name(self) -> str:
         """Title with extractor: ``FID (mnist-cnn)``."""
         return f"{self.title} ({self.extractor})" if self.extractor else self.title
@@ -122,9 +190,9 @@ class Column:
 def column(
     key: str, better: Better, *, unit: str = "", extractor: str | None = None, sizes: str = "", protocols: tuple[str, ...] = ()
 ) -> Column:
-    """A score's key and what its records say -> Column; a measure the harness does not know goes to the details."""
+    """A score's key and what its records say -> Column; a measure the harness does not know goes to those of plugins."""
     name = key.partition("@")[0]
-    known = KNOWN.get(name) or Known(clean(name, 40), "detail", "score", "Reported by a plugin's metric.")
+    known = KNOWN.get(name) or Known(clean(name, 40), "other", "score", "Reported by a plugin's metric.")
     return Column(
         key, known.title, known.group, known.form, better, known.explanation, clean(unit, 20), clean(extractor or "", 40), sizes, protocols
     )

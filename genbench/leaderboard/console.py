@@ -57,7 +57,7 @@ def render(table: Table) -> RichTable:
         rank = "–" if row.rank is None else f"({row.rank})" if row.preliminary else str(row.rank)
         style = "dim" if row.preliminary else "bold"
         shown.add_row(
-            Text(rank, style), Text(row.label), Text(row.model.family), Text(row.seeds, "red" if row.done < len(row.runs) else ""), *cells
+            Text(rank, style), Text(row.label), Text(row.family), Text(row.seeds, "red" if row.done < len(row.runs) else ""), *cells
         )
     if table.controls or table.floor:
         shown.add_section()

@@ -16,26 +16,28 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> s
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
 
 
-def ranking(table: Table, columns: Sequence[Column], notes: bool = True) -> str:
-    """A table's rows over `columns` -> Markdown; controls and real data below the models, in italics."""
+def ranking(
+    table: Table, columns: Sequence[Column], *, rows: Sequence[Row] | None = None, floor: str = "train, equal N", notes: bool = True
+) -> str:
+    """A table's rows (some, or all) over `columns` -> Markdown; controls and real data below the models, in italics."""
     footnotes: list[str] = []
     ranked = table.rank_column
-    median = ranked if words.shows_median(table) else None
+    median = ranked if notes and words.shows_median(table) else None
     head = ["#", "model", "family", "seeds", *([f"median {markdown(median.title)} {ARROWS[median.better]}"] if median else [])]
     head += [markdown(col.heading) for col in columns]
     lines = []
-    for row in table.all_rows:
+    for row in table.all_rows if rows is None else rows:
         name = f"*{markdown(row.label)}*" if row.control else markdown(row.label)
-        line = [words.rank(row), name, markdown(row.model.family), row.seeds]
+        line = [words.rank(row), name, markdown(row.family), row.seeds]
         if row.done < len(row.runs):
             line[1] += f" ({row.status})"
         if median:
             cell = row.cells.get(median.key)
             line.append("–" if cell is None or cell.median is None else write(cell.median, median.form)[0])
         lines.append(line + [_cell(table, row, col, footnotes) for col in columns])
-    if table.floor:
-        floor = [write(table.floor[col.key], col.form)[0] if col.key in table.floor else "" for col in columns]
-        lines.append(["", "*real data (train, equal N)*", "floor", "", *([""] if median else []), *floor])
+    if any(col.key in table.floor for col in columns):
+        values = [write(table.floor[col.key], col.form)[0] if col.key in table.floor else "" for col in columns]
+        lines.append(["", f"*real data ({floor})*", "floor", "", *([""] if median else []), *values])
     told = [grid(head, lines, left=3)]
     if notes:
         told += [f"<sup>{words.sign(position)}</sup> {markdown(text, 400)}" for position, text in enumerate(footnotes)]
@@ -60,11 +62,10 @@ def track_page(tables: Sequence[Table], figures: Mapping[str, str], grids: Mappi
         if len(tables) > 1:
             parts.append(f"## Track {table.track_hash} on {markdown(table.device_class)}")
         parts.append(markdown(words.headline(table), 400))
-        parts.append(ranking(table, [col for col in table.columns if col.group != "detail"]))
-        details = [col for col in table.columns if col.group == "detail"]
-        if details:
-            parts.append("<details><summary>More measures</summary>")
-            parts += [ranking(table, details, notes=False), "</details>"]
+        parts.append(ranking(table, [col for col in table.columns if col.main]))
+        for section, columns, rows in table.sections():
+            parts += [f"<details><summary>{section.title}</summary>", markdown(section.caption, 300)]
+            parts += [ranking(table, columns, rows=rows, floor=section.floor, notes=False), "</details>"]
         for kind, alt in _PLOTS:
             if path := figures.get(f"{position}-{kind}"):
                 parts.append(f"![{alt}]({path})")

@@ -93,7 +93,7 @@ def _standing(row: Row, col: Column | None) -> dict[str, Any]:
     return {
         "rank": words.rank(row),
         "label": row.label,
-        "family": clean(row.model.family, 20),
+        "family": row.family,
         "seeds": row.seeds,
         "value": value,
         "best": bool(cell and cell.best),
@@ -103,8 +103,7 @@ def _standing(row: Row, col: Column | None) -> dict[str, Any]:
 def _section(position: int, table: Table, file: str, figures: set[str], grids: Mapping[str, Grid], alone: bool) -> dict[str, Any]:
     """One table as the template wants it."""
     footnotes: list[str] = []
-    main = [col for col in table.columns if col.group != "detail"]
-    detail = [col for col in table.columns if col.group == "detail"]
+    main = [col for col in table.columns if col.main]
     plots = []
     fewer = 0 < table.track.curve_samples < table.track.num_samples
     for kind, title, alt, caption in _PLOTS:
@@ -118,7 +117,14 @@ def _section(position: int, table: Table, file: str, figures: set[str], grids: M
         "heading": "" if alone else f"Track {table.track_hash} on {table.device_class}",
         "headline": words.headline(table),
         "main": _view(table, main, footnotes, median=words.shows_median(table)),
-        "detail": _view(table, detail, footnotes, median=False) if detail else None,
+        "sections": [
+            {
+                "title": section.title,
+                "caption": section.caption,
+                "view": _view(table, columns, footnotes, median=False, rows=rows, floor_of=section.floor),
+            }
+            for section, columns, rows in table.sections()
+        ],
         "footnotes": [(words.sign(i), text) for i, text in enumerate(footnotes)],
         "notes": table.notes,
         "plots": plots,
@@ -155,7 +161,16 @@ _PLOTS = (
 )
 
 
-def _view(table: Table, columns: Sequence[Column], footnotes: list[str], median: bool) -> dict[str, Any]:
+def _view(
+    table: Table,
+    columns: Sequence[Column],
+    footnotes: list[str],
+    *,
+    median: bool,
+    rows: Sequence[Row] | None = None,
+    floor_of: str = "train, equal N",
+) -> dict[str, Any]:
+    """Some rows (or all) over `columns` as the template wants them; `floor_of`: which real images the floor row is of."""
     ranked = table.rank_column if median else None
     heads = [_head(col) for col in columns]
     if ranked:
@@ -168,13 +183,21 @@ def _view(table: Table, columns: Sequence[Column], footnotes: list[str], median:
             },
         )
     floor = None
-    if table.floor:
+    if any(col.key in table.floor for col in columns):
         values = [write(table.floor[col.key], col.form)[0] if col.key in table.floor else "" for col in columns]
         floor = ([""] if ranked else []) + values
-    rows = [(row, _row(table, row, columns, ranked, footnotes)) for row in table.all_rows]
-    models, controls = ([view for row, view in rows if row.control is wanted] for wanted in (False, True))
+    views = [(row, _row(table, row, columns, ranked, footnotes)) for row in (table.all_rows if rows is None else rows)]
+    models, controls = ([view for row, view in views if row.control is wanted] for wanted in (False, True))
     groups = [(name, len(list(some))) for name, some in itertools.groupby(head["group"] for head in heads)]
-    return {"heads": heads, "groups": groups, "models": models, "controls": controls, "floor": floor, "width": len(heads) + 4}
+    return {
+        "heads": heads,
+        "groups": groups,
+        "models": models,
+        "controls": controls,
+        "floor": floor,
+        "floor_of": floor_of,
+        "width": len(heads) + 4,
+    }
 
 
 def _head(col: Column) -> dict[str, str]:
@@ -209,7 +232,7 @@ def _row(table: Table, row: Row, columns: Sequence[Column], ranked: Column | Non
         "preliminary": row.preliminary,
         "label": row.label,
         "hparams": clean(row.hparams, 90),
-        "family": clean(row.model.family, 20),
+        "family": row.family,
         "seeds": row.seeds,
         "done": row.done,
         "all_done": row.done == len(row.runs),

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from genbench.leaderboard.columns import Better, Column
+from genbench.leaderboard.columns import SECTIONS, Better, Column, Section
 from genbench.leaderboard.text import clean
 from genbench.records import ModelRef, RunRecord, Score
 from genbench.track import Track, short_hash
@@ -87,6 +87,12 @@ class Row:
         return self.model.family == "control"
 
     @property
+    def family(self) -> str:
+        """``gan``, or ``gan, conditional`` where the model is told which class to make."""
+        conditional = any("conditional" in run.record.flags for run in self.runs)
+        return clean(self.model.family, 20) + (", conditional" if conditional else "")
+
+    @property
     def done(self) -> int:
         """Finished planned seeds."""
         return sum(run.done for run in self.runs)
@@ -112,7 +118,7 @@ class Row:
     @property
     def flags(self) -> tuple[str, ...]:
         """Words that a reader must know: flags of its runs, contention, outside weights, tuning."""
-        words = Counter(clean(flag, 60) for run in self.runs for flag in run.record.flags)
+        words = Counter(clean(flag, 60) for run in self.runs for flag in run.record.flags if flag != "conditional")
         shown = [word if count == len(self.runs) else f"{word} (in {count} of {len(self.runs)})" for word, count in sorted(words.items())]
         contended = sum(bool(run.record.spent and run.record.spent.contended) for run in self.runs)
         shown += [f"contended ({contended} of {len(self.runs)})"] if contended else []
@@ -153,6 +159,16 @@ class Table:
     def all_rows(self) -> tuple[Row, ...]:
         """Models, then controls."""
         return self.rows + self.controls
+
+    def sections(self) -> list[tuple[Section, list[Column], list[Row]]]:
+        """What stands below the ranking: each section with its columns and the rows that have a value in one of them."""
+        found = []
+        for section in SECTIONS:
+            columns = [col for col in self.columns if col.group == section.group]
+            rows = [row for row in self.all_rows if any((cell := row.cells.get(col.key)) and cell.mean is not None for col in columns)]
+            if rows:
+                found.append((section, columns, rows))
+        return found
 
     @property
     def rank_column(self) -> Column | None:

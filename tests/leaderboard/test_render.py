@@ -233,3 +233,34 @@ def test_no_torch_is_imported(tmp_path, make):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_further_measures_stand_in_sections_with_the_rows_that_have_them(tmp_path, make):
+    copies = [make.score("exact_copies", 0.25, floor=0.01, extractor=None), make.score("auth_pct", 31.0, "neither", floor=62.0)]
+    bound = make.score("elbo_bpd", 1.75, extractor=None)
+    agreement = make.score("label_agreement", 0.875, "higher", floor=0.996)
+    build(
+        make.write(
+            tmp_path / "results",
+            make.record("gan-a", 0, 10.0, scores=copies),
+            make.record("vae-b", 0, 11.0, family="vae", scores=[*copies, bound]),
+            make.record("cgan-c", 0, 12.0, scores=[*copies, agreement], flags=["conditional"]),
+        ),
+        tmp_path / "out",
+    )
+    text = (tmp_path / "out" / "mnist-3m.md").read_text()
+    parts = dict(re.findall(r"<details><summary>(.*?)</summary>(.*?)</details>", text, re.DOTALL))
+    assert list(parts) == ["Images on request", "Memorisation", "Likelihood and reconstruction", "Budget and memory"]
+    ranking = text[: text.index("<details>")]
+    assert "0.875" not in ranking
+    assert "| gan, conditional |" in ranking  # the badge
+    rows = {name: [line for line in part.splitlines() if line.startswith("|")] for name, part in parts.items()}
+    assert len(rows["Memorisation"]) == 2 + 3 + 1
+    assert "*real data (holdout, equal N)*" in rows["Memorisation"][-1]
+    assert "0.010 | 62.00" in rows["Memorisation"][-1]
+    assert [line.split(" | ")[1] for line in rows["Likelihood and reconstruction"][2:]] == ["vae-b"]
+    assert [line.split(" | ")[1] for line in rows["Images on request"][2:]] == ["cgan-c", "*real data (train, equal N)*"]
+    page = (tmp_path / "out" / "site" / "mnist-3m.html").read_text()
+    titles = re.findall(r"<summary>(.*?)</summary>", page)
+    assert titles[:4] == list(parts)
+    assert page.count("holdout, equal N") == 1

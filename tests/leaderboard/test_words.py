@@ -42,7 +42,7 @@ def test_every_known_column_explains_itself():
     fid = column("fid", "lower", extractor="mnist-cnn", sizes="10 000 generated against 10 000 test images")
     assert fid.heading == "FID (mnist-cnn) ↓"
     assert fid.help.endswith("Lower is better. (10 000 generated against 10 000 test images.)")
-    assert column("x|<y>", "neither").group == "detail"
+    assert column("x|<y>", "neither").group == "other"
 
 
 def test_clean_removes_what_moves_or_hides_text():
