@@ -44,7 +44,7 @@ class View:
 
     @cached_property
     def _seen(self) -> Seen:
-        return _concatenate(self._see(self.images))
+        return _concatenate(self._see(self.images), len(self.images))
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -62,6 +62,10 @@ class View:
         from genbench.metrics.fid import moments
 
         return moments([self.features])
+
+    def some(self, index: NDArray[np.int64]) -> View:
+        """The images at these places, seen anew."""
+        return _some(self._see, self.images, self.labels, index)
 
 
 class SplitView:
@@ -91,12 +95,16 @@ class SplitView:
         s = self._summary
         return s["mean"], s["covariance"], len(self.images)
 
+    def some(self, index: NDArray[np.int64]) -> View:
+        """The images at these places, seen anew."""
+        return _some(self._see, self.images, self.labels, index)
+
     @cached_property
     def _all(self) -> Arrays:
         """Features and logits of every image."""
 
         def compute() -> Arrays:
-            features, logits = _concatenate(self._see(self.images))
+            features, logits = _concatenate(self._see(self.images), len(self.images))
             return {"features": features} | ({} if logits is None else {"logits": logits})
 
         return self._keep("features", compute)
@@ -119,6 +127,24 @@ class SplitView:
         return self._keep("summary", compute)
 
 
-def _concatenate(parts: Iterator[Seen]) -> Seen:
-    features, logits = zip(*parts, strict=True)
-    return np.concatenate(features), None if logits[0] is None else np.concatenate(logits)
+def _some(see: See, images: NDArray[np.uint8], labels: NDArray[np.int64] | None, index: NDArray[np.int64]) -> View:
+    return View(see, np.ascontiguousarray(images[index]), None if labels is None else labels[index])
+
+
+def _concatenate(parts: Iterator[Seen], n: int) -> Seen:
+    """Batches -> all n, written where they belong: a list of them and their concatenation would be twice the memory."""
+    features: NDArray[np.float32] | None = None
+    logits: NDArray[np.float32] | None = None
+    start = 0
+    for seen, classified in parts:
+        stop = start + len(seen)
+        if features is None:
+            features = np.empty((n, seen.shape[1]), np.float32)
+            logits = None if classified is None else np.empty((n, classified.shape[1]), np.float32)
+        features[start:stop] = seen
+        if logits is not None:
+            logits[start:stop] = classified
+        start = stop
+    if features is None or start != n:
+        raise ValueError(f"{n} images gave features of {start}")
+    return features, logits

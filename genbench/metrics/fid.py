@@ -34,16 +34,17 @@ class Moments:
     def update(self, features: NDArray[np.floating]) -> None:
         """Add (B, d) features. Raises ValueError where one is not finite."""
         for start in range(0, len(features), _CHUNK):
-            self._add(np.asarray(features[start : start + _CHUNK], dtype=np.float64))
+            self._add(features[start : start + _CHUNK])
 
-    def _add(self, x: Array) -> None:
+    def _add(self, x: NDArray[np.floating]) -> None:
         if not np.isfinite(x).all():
             raise ValueError("features hold values that are not finite")
         if self._shift is None:
+            x = x.astype(np.float64)
             self._shift = x.mean(axis=0)
             self._sum = np.zeros(x.shape[1])
             self._gram = np.zeros((x.shape[1], x.shape[1]), order="F")
-        x = x - self._shift
+        x = x - self._shift  # float64 from here on, whatever came
         self._sum += x.sum(axis=0)
         self._gram = blas.dsyrk(1.0, x.T, beta=1.0, c=self._gram, overwrite_c=1)  # upper triangle: half the work
         self._n += len(x)
@@ -53,7 +54,7 @@ class Moments:
         if self._shift is None or self._n < 2:
             raise ValueError(f"a covariance needs at least 2 images, got {self._n}")
         mean = self._sum / self._n
-        S = np.triu(self._gram) - self._n * np.triu(np.outer(mean, mean))
+        S = blas.dsyr(-self._n, mean, a=self._gram)
         S = (S + np.triu(S, 1).T) / (self._n - 1)
         return self._shift + mean, S, self._n
 
@@ -76,12 +77,14 @@ def factor(S: Array) -> Array:
     alive = scale > 0
     inverse = np.zeros(d)
     inverse[alive] = 1 / scale[alive]
-    C = np.asfortranarray(S * inverse[:, None] * inverse)
+    C = S.T * inverse  # in Fortran's order, in place from here on: at d = 2048 copies took longer than the factorisation
+    C *= inverse[:, None]
     tolerance = d * np.finfo(float).eps
     L, info = lapack.dpotrf(C, lower=1, clean=1)
     # Rounding can leave a singular matrix with tiny positive pivots: their square roots would add 1e-8 each
     if info == 0 and np.diag(L).min() ** 2 > 4 * tolerance:
-        return np.asarray(L * scale[:, None])
+        L *= scale[:, None]
+        return np.asarray(L)
     packed, pivots, rank, _ = lapack.dpstrf(C, lower=1, tol=tolerance)
     if not alive.any():
         return np.zeros((d, 0))
@@ -146,12 +149,14 @@ class Extrapolated:
     groups: int
 
 
-def extrapolate(fake: NDArray[np.floating], reference: Gaussian, *, seed: int, groups: int = 12) -> Extrapolated:
+def extrapolate(
+    fake: NDArray[np.floating], reference: Gaussian, *, seed: int, groups: int = 12, infinity: bool = True
+) -> Extrapolated:
     """(N, d) generated features against a reference -> FID at N and, by regression on 1/N, at infinity.
 
     The images are shuffled (seeded) and dealt into groups; the mean FID of all, of two halves and of three thirds is
-    regressed on the mean 1/N. A jackknife replicate leaves one group out of the parts that hold it. Raises ValueError
-    below 6 images a group.
+    regressed on the mean 1/N. A jackknife replicate leaves one group out of the parts that hold it. That is 6 + 3 `groups`
+    distances; without `infinity`, which is then NaN, 1 + `groups`. Raises ValueError below 6 images a group.
     """
     if len(fake) < 6 * groups:
         raise ValueError(f"FID at infinite N needs at least {6 * groups} images, got {len(fake)}")
@@ -159,7 +164,7 @@ def extrapolate(fake: NDArray[np.floating], reference: Gaussian, *, seed: int, g
     shift = fake.mean(axis=0, dtype=np.float64)
     dealt = [_sums(fake[part], shift) for part in np.array_split(order, groups)]
     everyone = range(groups)
-    parts = [list(everyone)] + [list(everyone[k::m]) for m in (2, 3) for k in range(m)]
+    parts = [list(everyone)] + [list(everyone[k::m]) for m in (2, 3) for k in range(m) if infinity]
 
     def score(members: list[int]) -> tuple[float, float]:
         n = sum(dealt[g][0] for g in members)
@@ -170,10 +175,8 @@ def extrapolate(fake: NDArray[np.floating], reference: Gaussian, *, seed: int, g
 
     points = [score(part) for part in parts]
     replicates = [[score([m for m in part if m != g]) if g in part else points[i] for i, part in enumerate(parts)] for g in everyone]
-    infinity = _intercept(points)
-    return Extrapolated(
-        points[0][1], _jackknife([r[0][1] for r in replicates]), infinity, _jackknife([_intercept(r) for r in replicates]), groups
-    )  # fmt: skip
+    at_infinity = (_intercept(points), _jackknife([_intercept(r) for r in replicates])) if infinity else (np.nan, np.nan)
+    return Extrapolated(points[0][1], _jackknife([r[0][1] for r in replicates]), *at_infinity, groups)
 
 
 def _sums(features: NDArray[np.floating], shift: Array) -> tuple[int, Array, Array]:
@@ -204,13 +207,14 @@ def compute(evidence: Evidence) -> Iterator[Measurement]:
     rest = evidence.test if other == "test" else evidence.train
     n = len(evidence.fake.images)
     if n < 2:
-        for name in ("fid", f"fid_{other}", "fid_infinity"):
+        for name in ("fid", *([] if rest is None else [f"fid_{other}"]), "fid_infinity"):
             yield Measurement(name, None, "lower", note="needs at least 2 images")
         return
     mu, S, _ = evidence.fake.moments
     fake = Gaussian.of(mu, S)
     reference = Gaussian.of(*evidence.real.moments[:2])
-    more = extrapolate(evidence.fake.features, reference, seed=evidence.seed) if n >= 72 else None
+    fewest = max(72, 3 * (len(mu) + 1))  # below full rank in a third of the images FID does not go as 1/N
+    more = extrapolate(evidence.fake.features, reference, seed=evidence.seed, infinity=n >= fewest) if n >= 72 else None
     value, interval = fake.distance(reference), None
     if more is not None:
         half = float(stdtrit(more.groups - 1, 0.975)) * more.fid_se
@@ -220,9 +224,8 @@ def compute(evidence: Evidence) -> Iterator[Measurement]:
     if rest is not None:
         mu, S, n_rest = rest.moments
         yield Measurement(f"fid_{other}", fake.distance(Gaussian.of(mu, S)), "lower", split=other, n_real=n_rest)
-    if more is None or n < 3 * (len(mu) + 1):
-        # Below full rank in a third of the images FID does not go as 1/N
-        yield Measurement("fid_infinity", None, "lower", note=f"needs at least {max(72, 3 * (len(mu) + 1))} images")
+    if more is None or n < fewest:
+        yield Measurement("fid_infinity", None, "lower", note=f"needs at least {fewest} images")
         return
     half = float(stdtrit(more.groups - 1, 0.975)) * more.infinity_se
     yield Measurement("fid_infinity", more.infinity, "lower", interval=(more.infinity - half, more.infinity + half))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import statistics as of_numbers
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from genbench.datasets.prepare import prepare
+from genbench.errors import GenbenchError
 from genbench.metrics import fid, inception_score, kid, prdc, statistics
 from genbench.torchvision_shim import import_torchvision
 
@@ -82,3 +90,57 @@ def test_fid_at_infinite_n(benchmark) -> None:
 def test_statistics_of_10k_images(benchmark) -> None:
     images = np.random.default_rng(0).integers(0, 256, (10_000, 1, 32, 32), dtype=np.uint8)
     assert benchmark.pedantic(statistics.summarise, args=(images,), rounds=3).n == 10_000
+
+
+# Whole programs, each measurement in a process of its own, the programs by turns ------------------------------------------
+
+ROUNDS = 3
+
+
+def compare(benchmark, what: str, everyone: list[str], *more: str) -> dict[str, dict[str, float]]:
+    """Median seconds and peak bytes of each program."""
+    found: dict[str, list[dict]] = {who: [] for who in everyone}
+
+    def turn() -> None:
+        for who in everyone:
+            command = [sys.executable, str(Path(__file__).with_name("measure.py")), what, who, *more]
+            found[who].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+
+    benchmark.pedantic(turn, rounds=ROUNDS)
+    result = {who: {key: of_numbers.median(one[key] for one in all_) for key in ("seconds", "bytes")} for who, all_ in found.items()}
+    benchmark.extra_info.update(result)
+    for who, one in result.items():
+        print(f"{what}: {who}: {one['seconds']:.2f} s, {one['bytes'] / 1e6:.0f} MB, {found[who][-1]['values']}")
+    return result
+
+
+@pytest.mark.timeout(1200)
+def test_is_fid_kid_and_prc_of_10k_images(benchmark, tmp_path: Path) -> None:
+    try:
+        data = prepare("mnist", 32)
+    except GenbenchError as error:
+        pytest.skip(str(error))
+    drawn = np.random.default_rng(0).permutation(len(data.train.images))
+    fake, other = (np.ascontiguousarray(data.train.images[drawn[start : start + 10_000]]) for start in (0, 10_000))
+    np.savez(tmp_path / "images.npz", real=data.test.images, fake=fake, other=other)
+    everyone = ["torch-fidelity", "genbench", "genbench, warm", "torch-fidelity, warm"]
+    found = compare(benchmark, "suite", everyone, str(tmp_path / "images.npz"))
+    theirs = found["torch-fidelity"]
+    assert theirs["seconds"] / found["genbench"]["seconds"] >= 2.5
+    assert found["genbench"]["bytes"] / theirs["bytes"] <= 1 / 4
+    assert theirs["seconds"] / found["genbench, warm"]["seconds"] >= 5
+
+
+@pytest.mark.timeout(1200)
+def test_kid_precision_and_recall_from_2048_features(benchmark) -> None:
+    found = compare(benchmark, "pairs", ["torch-fidelity", "genbench"])
+    assert found["torch-fidelity"]["seconds"] / found["genbench"]["seconds"] >= 2.3
+    assert found["genbench"]["bytes"] / found["torch-fidelity"]["bytes"] <= 1 / 5
+
+
+@pytest.mark.timeout(1200)
+def test_fid_from_2048_features(benchmark) -> None:
+    others = {"torch-fidelity": 1.4} | ({"pytorch-fid": 4.0} if importlib.util.find_spec("pytorch_fid") else {})
+    found = compare(benchmark, "fid", ["genbench", *others])
+    for who, times in others.items():
+        assert found[who]["seconds"] / found["genbench"]["seconds"] >= times
