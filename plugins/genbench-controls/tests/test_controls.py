@@ -71,7 +71,7 @@ def test_contract_and_round_trip(name: str, channels: int, size: int) -> None:
     assert drawn[0].shape == (20, channels, size, size)
     assert -1 <= drawn[0].min() < drawn[0].max() <= 1
     assert torch.equal(*drawn)
-    assert len(drawn[0].flatten(1).unique(dim=0)) == 20
+    assert len(drawn[0].flatten(1).unique(dim=0)) == (1 if name in ("mean-image", "one-sample") else 20)
 
 
 def test_only_real_holdout_declares_the_holdout_split() -> None:
@@ -113,8 +113,64 @@ def test_real_holdout_deals_each_image_once() -> None:
     assert len(set(quantised(model.sample(25)))) == 25
 
 
-def test_real_holdout_has_none_before_training() -> None:
-    assert SPECS["real-holdout"].cls(ImageSpec(1, 8)).num_available == 0
+@pytest.mark.parametrize("name", ["real-holdout", "train-copy"])
+def test_none_to_deal_before_training(name: str) -> None:
+    assert SPECS[name].cls(ImageSpec(1, 8)).num_available == 0
+
+
+def test_train_copy_deals_the_images_of_its_batches_once() -> None:
+    """Exactly the training images, none of holdout; those of a last, partial batch were never drawn."""
+    train = images(130, 3, 8)
+    batches = Rows(train, images(30, 3, 8, 1))
+    model = trained("train-copy", ImageSpec(3, 8, num_train=130), batches)
+    assert batches.drawn == model.num_available == 100
+    orders = []
+    for seed in (0, 1, 0):
+        model.eval()
+        parts = []
+        for chunk in range(2):
+            torch.manual_seed(100 * seed + chunk)
+            parts += quantised(model.sample(50))
+        assert sorted(parts) == sorted(quantised(train[:100]))
+        orders.append(parts)
+    assert orders[0] == orders[2] != orders[1]
+
+
+@pytest.mark.parametrize("name", ["train-copy", "per-pixel-histogram", "mean-image"])
+def test_at_most_max_images_are_drawn(name: str) -> None:
+    for num_train, max_images, drawn in ((120, 50_000, 100), (900, 200, 200), (0, 150, 150), (20, 50_000, 50)):
+        batches = Rows(images(200, 1, 8), images(1, 1, 8))
+        trained(name, ImageSpec(1, 8, num_train=num_train), batches, max_images=max_images)
+        assert batches.drawn == drawn
+
+
+def test_per_pixel_histogram_has_each_pixels_levels_and_no_dependence() -> None:
+    """Two pixels that always agree in training: their levels and shares stay, their agreement goes."""
+    train = torch.full((100, 1, 8, 8), -1.0)
+    train[:30, 0, 0, 0] = train[:30, 0, 2, 5] = 101 * 2 / 255 - 1  # level 101 in 30 %, 0 in the others
+    train[:, 0, 7, 7] = 1.0
+    model = trained("per-pixel-histogram", ImageSpec(1, 8, num_train=100), Rows(train, train[:1]))
+    torch.manual_seed(0)
+    drawn = ((model.sample(20_000) + 1) * 127.5).round()
+    for y, x in ((0, 0), (2, 5)):
+        assert set(drawn[:, 0, y, x].tolist()) == {0.0, 101.0}
+        assert float((drawn[:, 0, y, x] == 101).float().mean()) == pytest.approx(0.3, abs=0.015)
+    assert (drawn[:, 0, 7, 7] == 255).all()
+    assert (drawn[:, 0, 0, 1] == 0).all()
+    assert float(torch.corrcoef(torch.stack([drawn[:, 0, 0, 0], drawn[:, 0, 2, 5]]))[0, 1]) == pytest.approx(0, abs=0.03)
+
+
+def test_mean_image() -> None:
+    """Pixel order survives channels_last; the mean is over the images drawn."""
+    train = images(100, 3, 8)
+    model = trained("mean-image", ImageSpec(3, 8, num_train=100), Rows(train.to(memory_format=torch.channels_last), train[:1]))
+    torch.testing.assert_close(model.sample(3), train.mean(0, keepdim=True).expand(3, 3, 8, 8), atol=1e-6, rtol=0)
+
+
+def test_one_sample_is_the_first_training_image() -> None:
+    train = images(100, 3, 8)
+    model = trained("one-sample", ImageSpec(3, 8), Rows(train, images(10, 3, 8, 1)))
+    assert quantised(model.sample(4)) == 4 * quantised(train[:1])
 
 
 def test_pca_gaussian_is_the_gaussian_of_its_images() -> None:

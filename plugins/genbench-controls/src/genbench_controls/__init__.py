@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from genbench import ModelSpec, hookimpl
+from genbench_controls.mean_image import MeanImage
 from genbench_controls.noise import Noise
+from genbench_controls.one_sample import OneSample
 from genbench_controls.pca_gaussian import PCAGaussian
+from genbench_controls.per_pixel_histogram import PerPixelHistogram
 from genbench_controls.real_holdout import RealHoldout
+from genbench_controls.train_copy import TrainCopy
 
 
 @hookimpl
@@ -13,6 +17,10 @@ def genbench_models() -> list[ModelSpec]:
     """The models of this distribution."""
     return [
         ModelSpec("real-holdout", RealHoldout, family="control", holdout=True, description="real images that no model trains on"),
+        ModelSpec("train-copy", TrainCopy, family="control", description="the training images themselves"),
         ModelSpec("pca-gaussian", PCAGaussian, family="control", description="Gaussian of the training images' mean and covariance"),
+        ModelSpec("per-pixel-histogram", PerPixelHistogram, family="control", description="independent pixels, each as in training images"),
+        ModelSpec("mean-image", MeanImage, family="control", description="the mean of the training images, over and over"),
+        ModelSpec("one-sample", OneSample, family="control", description="one training image, over and over"),
         ModelSpec("noise", Noise, family="control", description="uniform noise"),
     ]
