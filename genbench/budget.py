@@ -24,6 +24,8 @@ _UNITS: dict[str, tuple[Kind, float]] = {
     "steps": ("steps", 1.0),
     "flops": ("flops", 1.0),
 }
+CONTENDED = 0.1
+"""Share of the clock spent waiting for a core above which what was timed is flagged: others had the machine."""
 _WRITTEN = re.compile(r"\s*([+-]?[\d_]*\.?\d+(?:e[+-]?\d+)?|[+-]?inf|nan)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
@@ -63,7 +65,7 @@ class Ledger:
     cpu_seconds: float
     """CPU time of this process while the clock ran, over all threads."""
     waited: float
-    """Share of the clock this process's threads stood in the run queue: above 0.1 others contended for the cores."""
+    """Share of the clock this process's threads stood in the run queue; see `CONTENDED`."""
 
 
 class Meter:

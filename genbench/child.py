@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from genbench import stages
 from genbench.deathsig import die_with_parent
 from genbench.errors import GenbenchError
+from genbench.jobs import Check, Job, Stage
 
 
 class Channel:
@@ -31,7 +32,7 @@ class Channel:
             os._exit(1)
 
 
-def main(stage: stages.Stage, job_json: str, connection: Connection, log: str, environment: dict[str, str]) -> None:
+def main(stage: Stage, job_json: str, connection: Connection, log: str, environment: dict[str, str]) -> None:
     """Entry point of the child: own session, own log, fixed threads and seeds; the outcome goes through the channel."""
     die_with_parent()
     os.setsid()
@@ -42,9 +43,9 @@ def main(stage: stages.Stage, job_json: str, connection: Connection, log: str, e
     try:
         result: BaseModel
         if stage == "check":
-            result = stages.check(stages.Check.model_validate_json(job_json), channel.send)
+            result = stages.check(Check.model_validate_json(job_json), channel.send)
         else:
-            job = stages.Job.model_validate_json(job_json)
+            job = Job.model_validate_json(job_json)
             _settle_in(job)
             result = {"train": stages.train, "sample": stages.sample, "score": stages.score}[stage](job, channel.send)
         channel.send("result", value=result.model_dump(mode="json"))
@@ -61,7 +62,7 @@ def main(stage: stages.Stage, job_json: str, connection: Connection, log: str, e
         os._exit(0)  # no atexit, no __del__ and no thread of a plugin gets another turn
 
 
-def _settle_in(job: stages.Job) -> None:
+def _settle_in(job: Job) -> None:
     """Threads, seeds and determinism of this process: a child sees the fork server's, not the parent's."""
     import numpy as np
     import torch

@@ -60,6 +60,8 @@ class ModelDescription(_Description):
     trials: int = 0
     pretrained: str = ""
     holdout: bool = False
+    conditional: bool = False
+    """Told which classes to make."""
 
     @property
     def label(self) -> str:
@@ -194,7 +196,7 @@ def describe_model(entry: Entry[Any]) -> ModelDescription:
     spec = entry.spec
     model = ModelDescription(
         name=spec.name, description=spec.description, family=spec.family, paper=spec.paper, hparams=found, sizes=spec.sizes,
-        trials=spec.trials, pretrained=spec.pretrained, holdout=spec.holdout, **_origin(entry),
+        trials=spec.trials, pretrained=spec.pretrained, holdout=spec.holdout, conditional=spec.conditional, **_origin(entry),
     )  # fmt: skip
     presets = {}
     for track, values in spec.presets.items():

@@ -62,8 +62,11 @@ class Model(Protocol):
     """The contract of a plugin's model; `tests` for authors: ``genbench check MODEL``.
 
     Optional abilities are found by method or attribute: ``batch_size`` (int attribute, default 64), ``finished`` (true:
-    the model needs no more budget), ``sample(n, labels)`` (conditional), ``log_weights(images, k) -> (k, B)`` nats,
-    ``reconstruct(images)``, ``encode`` / ``decode``.
+    the model needs no more budget), ``sample(n, labels)`` with labels (n,) int64 (conditional), ``log_weights(images, k) -> (k, B)``
+    log p(x, z) / q(z|x) in nats, ``reconstruct(images) -> (B, C, H, W)`` in [-1, 1], ``encode(images) -> (B, d)`` means of q(z|x),
+    ``decode``. Beside ``log_weights``: ``density`` says what it is of, ``"continuous"`` (a density on [-1, 1]; the harness
+    dequantises), ``"discrete"`` (probabilities of 256 levels) or ``"bernoulli"`` (of black and white pixels); ``prior`` names where
+    the latents of samples come from: ``"N(0, I)"``. Abilities but ``sample`` may take ``labels`` too.
     """
 
     def configure_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
@@ -100,6 +103,11 @@ class ModelSpec:
     holdout: bool = False
 
     @property
+    def conditional(self) -> bool:
+        """True where it is told which classes to make."""
+        return is_conditional(self.cls)
+
+    @property
     def hparams(self) -> dict[str, Hparam]:
         """Name -> default, type and choices, in the order of the constructor."""
         return hparams(self.cls)
@@ -112,6 +120,11 @@ class Hparam:
     default: Any
     type: str
     choices: tuple[Any, ...] | None = None
+
+
+def is_conditional(model: Any) -> bool:
+    """True where the model, or its class, is told which classes to make: ``sample(n, labels)``."""
+    return "labels" in inspect.signature(model.sample).parameters
 
 
 def hparams(cls: type) -> dict[str, Hparam]:

@@ -132,6 +132,8 @@ class Throughput(_Part):
 
     train: Finite | None = None
     sample: dict[str, tuple[Finite, Finite, Finite]] = {}
+    sample_waited: Finite | None = None
+    """Share of the time that sampling waited for a core while it was measured."""
     parameters: int | None = None
     flops_per_image: Finite | None = None
     train_peak_bytes: int | None = None

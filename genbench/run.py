@@ -20,9 +20,9 @@ from genbench import machine
 from genbench.budget import Budget
 from genbench.errors import GenbenchError
 from genbench.inventory import ModelDescription, check_hparams
+from genbench.jobs import Check, Checked, Job, Sampled, Scored, Stage, Trained
 from genbench.places import cache_folder, data_root
 from genbench.records import CurvePoint, Environment, ModelRef, RunRecord, RunSpec, Spent, Status, Store, write_atomic
-from genbench.stages import Check, Checked, Job, Sampled, Scored, Stage, Trained
 from genbench.supervisor import Outcome, Supervisor
 from genbench.track import Track
 
@@ -76,6 +76,8 @@ def plan(
                 raise GenbenchError(
                     f"model {model.name!r} supports sizes {', '.join(map(str, model.sizes))}; track {track.name} has {track.size}"
                 )
+            if model.conditional and not place.checked.num_classes:
+                raise GenbenchError(f"model {model.name!r} is told which classes to make; {track.dataset} has no labels")
             reference = _reference(model, track, changed.get(model.name, {}))
             spec = RunSpec(model=reference, track=track, track_hash=track.hash, seed=seed, device=place.checked.device_class)
             planned.append(Planned(spec, model.source))
@@ -143,7 +145,8 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         return failed(outcome)
     sampled = Sampled.model_validate(outcome.result)
     draft["digests"] |= {"samples": sampled.samples}
-    draft["throughput"] = trained.throughput.model_copy(update={"sample": sampled.sample_rates, "sample_peak_bytes": sampled.peak_bytes})
+    measured = {"sample": sampled.sample_rates, "sample_waited": sampled.sample_waited, "sample_peak_bytes": sampled.peak_bytes}
+    draft["throughput"] = trained.throughput.model_copy(update=measured)
 
     outcome = stage("score")
     if outcome.result is None:

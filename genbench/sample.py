@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ class Samples:
 
     images: NDArray[np.uint8]
     clipped: float
+    labels: NDArray[np.int64] | None = None
+    """(N,) classes that a conditional model was asked for."""
 
 
 def quantise(images: Tensor) -> Tensor:
@@ -32,10 +35,30 @@ def quantise(images: Tensor) -> Tensor:
     return images.float().clamp(-1, 1).add(1).mul(127.5).add(0.5).floor().to(torch.uint8)
 
 
-def draw(model: nn.Module, n: int, seed: int, image: ImageSpec, *, stream_name: str = "sampling", chunk: int = CHUNK) -> Samples:
+def marginal_labels(
+    labels: NDArray[np.int64], n: int, seed: int, *, stream_name: str = "sampling", chunk: int = CHUNK
+) -> NDArray[np.int64]:  # fmt: skip
+    """Labels of the train split -> n labels drawn from their frequencies, from a stream per (seed, chunk)."""
+    frequencies = np.bincount(labels) / len(labels)
+    parts = []
+    for start in range(0, n, chunk):
+        rng = np.random.default_rng(stream(seed, f"{stream_name}/labels/{start // chunk}"))
+        parts.append(rng.choice(len(frequencies), min(chunk, n - start), p=frequencies))
+    return np.concatenate(parts).astype(np.int64)
+
+
+def balanced_labels(classes: int, n: int, seed: int) -> NDArray[np.int64]:
+    """n labels in a seeded random order, equally many of each class; of the first ones one more where n is no multiple."""
+    return np.random.default_rng(stream(seed, "asked/labels")).permutation(np.arange(n, dtype=np.int64) % classes)
+
+
+def draw(
+    model: nn.Module, n: int, seed: int, image: ImageSpec, *,
+    labels: NDArray[np.int64] | None = None, stream_name: str = "sampling", chunk: int = CHUNK,
+) -> Samples:  # fmt: skip
     """Draw n images under ``eval()`` and ``inference_mode``; the RNG is seeded per (seed, chunk) and restored.
 
-    Raises GenbenchError naming what is wrong with the model's output.
+    `labels` (n,) are those asked of a conditional model. Raises GenbenchError naming what is wrong with the model's output.
     """
     parts: list[NDArray[np.uint8]] = []
     outside = 0
@@ -43,12 +66,19 @@ def draw(model: nn.Module, n: int, seed: int, image: ImageSpec, *, stream_name: 
         for start in range(0, n, chunk):
             count = min(chunk, n - start)
             torch.manual_seed(stream(seed, f"{stream_name}/{start // chunk}"))
-            images = model.sample(count)  # type: ignore[operator]
+            asked = {} if labels is None else {"labels": on_device(labels[start : start + count], model)}
+            images = model.sample(count, **asked)  # type: ignore[operator]
             _check(images, count, image)
             outside += int((images.abs() > 1 + 1 / 255).sum())
             parts.append(quantise(images).cpu().contiguous().numpy())
     stacked = np.concatenate(parts)
-    return Samples(stacked, outside / stacked.size)
+    return Samples(stacked, outside / stacked.size, labels)
+
+
+def on_device(labels: NDArray[np.int64], model: nn.Module) -> Tensor:
+    """(n,) labels -> int64 tensor where the model's parameters or buffers are."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.from_numpy(labels).to("cpu" if first is None else first.device)
 
 
 @contextmanager

@@ -7,20 +7,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any, Protocol
 
 from genbench import machine
 from genbench.errors import GenbenchError
-from genbench.records import CurvePoint, RunSpec, Score, Spent, Throughput
+from genbench.jobs import Check, Checked, Job, Sampled, Scored, Trained
+from genbench.records import CurvePoint, Spent, Throughput
 from genbench.track import Track
 
 if TYPE_CHECKING:
     from genbench.catalogue import Catalogue
     from genbench.datasets import DatasetSpec
-
-Stage = Literal["check", "train", "sample", "score"]
 
 
 class Send(Protocol):
@@ -28,81 +25,6 @@ class Send(Protocol):
 
     def __call__(self, kind: str, **content: Any) -> None:
         """One message of JSON values."""
-
-
-class Check(BaseModel):
-    """What must be there before any compute: a device, a dataset, an extractor's weights, metrics."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    track: Track
-    attempt: Path
-    data_root: Path
-    device: str
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    threads: int
-    weights: Path | None = None
-
-
-class Checked(BaseModel):
-    """Result of the ``check`` stage."""
-
-    device: str
-    device_class: str
-    """``cpu-2`` or the GPU's name: time budgets compare inside one class only."""
-    device_name: str
-    channels: int
-    num_train: int
-    num_holdout: int
-    num_test: int
-    torch: str
-    packages: dict[str, str]
-
-
-class Job(BaseModel):
-    """What a child is told: the run, where its files go, and where to find plugin, data and weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    spec: RunSpec
-    source: str
-    """Where the model comes from: ``entry point`` or ``/path/mygan.py:MyGAN``."""
-    folder: Path
-    attempt: Path
-    data_root: Path
-    cache: Path
-    device: str
-    threads: int
-    weights: Path | None = None
-
-
-class Trained(BaseModel):
-    """Result of the ``train`` stage."""
-
-    spent: Spent
-    throughput: Throughput
-    curve: tuple[CurvePoint, ...]
-    checkpoint: str
-    diverged: str = ""
-    stopped: bool = False
-
-
-class Sampled(BaseModel):
-    """Result of the ``sample`` stage."""
-
-    samples: str
-    sample_rates: dict[str, tuple[float, float, float]]
-    peak_bytes: int
-    flags: tuple[str, ...]
-
-
-class Scored(BaseModel):
-    """Result of the ``score`` stage."""
-
-    scores: tuple[Score, ...]
-    curve: tuple[float | None, ...]
-    flags: tuple[str, ...]
-    extractor_accuracy: float | None
 
 
 def check(job: Check, send: Send) -> Checked:
@@ -127,13 +49,16 @@ def check(job: Check, send: Send) -> Checked:
     if asked.type == "cuda" and (not torch.cuda.is_available() or (asked.index or 0) >= torch.cuda.device_count()):
         raise GenbenchError(f"device {job.device!r} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
     extractor.spec.require(job.weights)
+    for name in track.beside:
+        catalogue.extractor(name).spec.require(None)
     data = prepare(dataset, track.size, job.data_root)
     cuda = asked.type == "cuda"
     name = torch.cuda.get_device_name(asked) if cuda else machine.processor()
     packages = {package: version(package) for package in ("numpy", "scipy", "torch-fidelity", "torchvision")}
     return Checked(
         device=str(asked), device_class=name if cuda else f"cpu-{job.threads}", device_name=name, channels=data.channels,
-        num_train=len(data.train), num_holdout=len(data.holdout), num_test=len(data.test), torch=str(torch.__version__), packages=packages,
+        num_train=len(data.train), num_holdout=len(data.holdout), num_test=len(data.test),
+        num_classes=0 if data.train.labels is None else data.num_classes, torch=str(torch.__version__), packages=packages,
     )  # fmt: skip
 
 
@@ -143,8 +68,9 @@ def train(job: Job, send: Send) -> Trained:
     import torch
 
     from genbench import checkpoint, resume, throughput
-    from genbench.budget import Budget, Meter
+    from genbench.budget import CONTENDED, Budget, Meter
     from genbench.datasets.resident import TrainingBatches
+    from genbench.held_out import density
     from genbench.model import Optimizers
     from genbench.sample import draw
     from genbench.seeds import stream
@@ -157,6 +83,7 @@ def train(job: Job, send: Send) -> Trained:
     data, image = _data(job)
     torch.manual_seed(stream(spec.seed, "init"))
     model = _build(job, image).to(device, memory_format=torch.channels_last)
+    density(model)  # a word that nobody knows is said before the budget is spent
     optimizers = Optimizers(model.configure_optimizers())
     meter = Meter(Budget.parse(track.budget), synchronize)
     batch_size = int(getattr(model, "batch_size", 64))
@@ -169,7 +96,7 @@ def train(job: Job, send: Send) -> Trained:
         send("pause")
         if track.curve_samples:
             n = min(track.curve_samples, track.num_samples, _available(model))
-            drawn.append(draw(model, n, spec.seed, image, stream_name="curve").images)
+            drawn.append(draw(model, n, spec.seed, image, labels=_labels(model, data, n, spec.seed, "curve"), stream_name="curve").images)
         send("tick", phase="curve", **asdict(point))
         send("resume")
 
@@ -187,7 +114,7 @@ def train(job: Job, send: Send) -> Trained:
     spent = Spent(
         budget=track.budget, seconds=ledger.seconds, steps=ledger.steps, images=ledger.images, flops=ledger.flops,
         overshoot=training.overshoot, cpu_seconds=ledger.cpu_seconds, waited=ledger.waited,
-        contended=ledger.seconds > 1 and ledger.waited > 0.1, finished_early=training.finished_early,
+        contended=ledger.seconds > 1 and ledger.waited > CONTENDED, finished_early=training.finished_early,
         gemm_gflops=(quiet, throughput.gemm_rate(device, synchronize)),
     )  # fmt: skip
     measured = Throughput(
@@ -208,39 +135,55 @@ def train(job: Job, send: Send) -> Trained:
 
 
 def sample(job: Job, send: Send) -> Sampled:
-    """Draw samples from the sealed checkpoint in a model built anew; measure how fast."""
+    """Draw samples from the sealed checkpoint in a model built anew; measure how fast; then ask it about held-out images."""
     import hashlib
 
     import torch
 
     from genbench import checkpoint, throughput
     from genbench.grid import save_grid
-    from genbench.sample import draw
+    from genbench.held_out import consult
+    from genbench.sample import balanced_labels, draw
 
-    device = torch.device(job.device)
-    _, image = _data(job)
+    device, seed = torch.device(job.device), job.spec.seed
+    data, image = _data(job)
     model = _build(job, image)
     checkpoint.unseal(model, job.folder / "checkpoint.safetensors")
     model = model.to(device, memory_format=torch.channels_last).requires_grad_(False)
     before = checkpoint.state_digest(model)
     n = min(job.spec.track.num_samples, _available(model))
-    samples = draw(model, n, job.spec.seed, image)
-    rates = throughput.sampling_throughput(model, synchronize=throughput.synchronizer(device))
+    samples = draw(model, n, seed, image, labels=_labels(model, data, n, seed))
+    arrays: dict[str, Any] = {"images": samples.images}
+    flags = []
+    if samples.labels is not None:
+        asked = draw(model, n, seed, image, labels=balanced_labels(image.num_classes, n, seed), stream_name="asked")
+        arrays |= {"labels": samples.labels, "asked": asked.images, "asked_labels": asked.labels}
+        flags.append("conditional")
+    speed = throughput.sampling_throughput(model, synchronize=throughput.synchronizer(device), labels=samples.labels)
+    peak = throughput.peak_bytes(device)
+    said = consult(model, data.test, seed, device) if "model" in _needs(job.spec.track) else {}
     if checkpoint.state_digest(model) != before:
-        raise GenbenchError("sample() changed the model's parameters or buffers; sampling must not train")
-    _save_npz(job.folder / "samples.npz", images=samples.images)
+        raise GenbenchError("the model's parameters or buffers changed after training was over; sample() and its like must not train")
+    _save_npz(job.folder / "samples.npz", **arrays)
+    if said:
+        _save_npz(job.folder / "state" / "held_out.npz", **said)
     save_grid(samples.images, job.folder / "grid.png")
-    flags = (f"{samples.clipped:.1%} of values clipped",) if samples.clipped > 0.01 else ()
-    digest = hashlib.sha256(samples.images.tobytes()).hexdigest()
-    return Sampled(samples=digest, sample_rates=rates, peak_bytes=throughput.peak_bytes(device), flags=flags)
+    if samples.clipped > 0.01:
+        flags.append(f"{samples.clipped:.1%} of values clipped")
+    if speed.contended:
+        flags.append("sampling speed contended")  # by how much: `Throughput.sample_waited`
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
+    return Sampled(samples=digest, sample_rates=speed.rates, sample_waited=speed.waited, peak_bytes=peak, flags=tuple(flags))
 
 
 def score(job: Job, send: Send) -> Scored:
     """Score the samples and the curve. No model's code runs here."""
-    import numpy as np
     import torch
 
     from genbench.catalogue import load_catalogue
+    from genbench.datasets import Split
+    from genbench.held_out import as_evidence
+    from genbench.metrics.memorisation import alarms
     from genbench.reference import split_of
     from genbench.score import Scorer
     from genbench.seeds import stream
@@ -250,18 +193,23 @@ def score(job: Job, send: Send) -> Scored:
     catalogue = load_catalogue(kinds=("extractor", "metric"))
     extractor = catalogue.extractor(track.extractor).spec
     metrics = [catalogue.metric(name).spec for name in track.metrics]
-    scorer = Scorer(
-        split_of(data, track.reference), extractor, metrics, device=torch.device(job.device), weights=job.weights, cache=job.cache
-    )
-    with np.load(job.folder / "samples.npz", allow_pickle=False) as file:
-        images = file["images"]
-    scores = scorer.score(images, stream(job.spec.seed, "metrics"))
+    reference, device, seed = split_of(data, track.reference), torch.device(job.device), stream(job.spec.seed, "metrics")
+    scorer = Scorer(reference, extractor, metrics, device=device, weights=job.weights, cache=job.cache)
+    found = _load_npz(job.folder / "samples.npz")
+    images = found["images"]
+    asked = Split(found["asked"], found["asked_labels"]) if "asked" in found else None
+    said = _load_npz(job.folder / "state" / "held_out.npz")
+    model = as_evidence(said, data.test) if said else None
+    scores = scorer.score(images, seed, asked=asked, model=model)
     curve: tuple[float | None, ...] = ()
-    drawn = job.folder / "state" / "curve.npz"
-    if drawn.exists():
-        with np.load(drawn, allow_pickle=False) as file:
-            curve = tuple(scorer.fid(part) for part in file["images"])
-    return Scored(scores=tuple(scores), curve=curve, flags=tuple(scorer.flags(images)), extractor_accuracy=extractor.accuracy)
+    drawn = _load_npz(job.folder / "state" / "curve.npz")
+    if drawn:
+        curve = tuple(scorer.fid(part) for part in drawn["images"])
+    flags = scorer.flags(images) + alarms({s.name: s.value for s in scores}, {s.name: s.floor for s in scores})
+    for name in track.beside:
+        witness = Scorer(reference, catalogue.extractor(name).spec, [catalogue.metric("fid").spec], device=device, cache=job.cache)
+        scores += [score for score in witness.score(images, seed) if score.name == "fid"]
+    return Scored(scores=tuple(scores), curve=curve, flags=tuple(flags), extractor_accuracy=extractor.accuracy)
 
 
 def _dataset(name: str, catalogue: Catalogue) -> DatasetSpec:
@@ -288,6 +236,22 @@ def _build(job: Job, image: Any) -> Any:
     return spec.cls(image, **job.spec.model.hparams)
 
 
+def _needs(track: Track) -> set[str]:
+    """What the track's metrics can't do without."""
+    from genbench.catalogue import load_catalogue
+
+    catalogue = load_catalogue(kinds=("metric",))
+    return {need for name in track.metrics for need in catalogue.metric(name).spec.needs}
+
+
+def _labels(model: Any, data: Any, n: int, seed: int, stream_name: str = "sampling") -> Any:
+    """n labels drawn from train's frequencies for a conditional model; None for any other."""
+    from genbench.model import is_conditional
+    from genbench.sample import marginal_labels
+
+    return marginal_labels(data.train.labels, n, seed, stream_name=stream_name) if is_conditional(model) else None
+
+
 def _available(model: Any) -> int:
     """How many images the model can give: a control that copies real ones has only so many."""
     return int(getattr(model, "num_available", sys.maxsize))
@@ -303,6 +267,16 @@ def _save_npz(path: Path, **arrays: Any) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(path, buffer.getvalue())
+
+
+def _load_npz(path: Path) -> dict[str, Any]:
+    """The arrays of a file; none where there is no file."""
+    import numpy as np
+
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _stop_on_sigterm() -> Callable[[], bool]:

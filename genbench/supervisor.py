@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench import child
-from genbench.stages import Check, Job, Stage
+from genbench.jobs import Check, Job, Stage
 
 POLL = 0.1
 TERM_GRACE = 5.0

@@ -5,17 +5,35 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from genbench import machine
-from genbench.sample import sampling
+from genbench.budget import CONTENDED, Budget, Meter
+from genbench.sample import on_device, sampling
 
 WARM_UP = 10
 CALIBRATION = 0.05
 """Seconds of matrix products that calibrate a device before and after training."""
+
+
+@dataclass(frozen=True)
+class SamplingRates:
+    """How fast a model samples, and whether anybody disturbed it."""
+
+    rates: dict[str, tuple[float, float, float]]
+    """Batch size -> images/s as (median, 5th, 95th percentile)."""
+    waited: float
+    """Share of the time its threads waited for a core."""
+
+    @property
+    def contended(self) -> bool:
+        """True where others had the cores for long enough to spoil the rates."""
+        return self.waited > CONTENDED
 
 
 def sampling_throughput(
@@ -23,20 +41,24 @@ def sampling_throughput(
     batch_sizes: Sequence[int] = (64,),
     *,
     synchronize: Callable[[], None],
+    labels: NDArray[np.int64] | None = None,
     calls: int = 30,
     seconds: float = 10.0,
     at_least: float = 0.0,
-) -> dict[str, tuple[float, float, float]]:
-    """Batch size -> images/s as (median, 5th, 95th percentile), device-synchronised at both ends of each call, fresh latents each.
+) -> SamplingRates:
+    """Images/s by batch size, device-synchronised at both ends of each call, fresh latents each.
 
-    Runs 10 warm-up calls, then until `calls` calls and `at_least` seconds, or `seconds`, have passed.
+    Runs 10 warm-up calls, then until `calls` calls and `at_least` seconds, or `seconds`, have passed. A conditional model is asked
+    for `labels`, as many of them (or them again) as a batch holds.
     """
     rates: dict[str, tuple[float, float, float]] = {}
-    with sampling(model):
+    meter = Meter(Budget.parse("1steps"), synchronize)
+    with sampling(model), meter.running():
         for size in batch_sizes:
+            asked = {} if labels is None else {"labels": on_device(np.resize(labels, size), model)}
             begun = time.perf_counter()
             for _ in range(WARM_UP):
-                model.sample(size)  # type: ignore[operator]
+                model.sample(size, **asked)  # type: ignore[operator]
                 if time.perf_counter() - begun > seconds:
                     break
             times: list[float] = []
@@ -44,12 +66,12 @@ def sampling_throughput(
             while not times or (time.perf_counter() - begun < seconds and (len(times) < calls or time.perf_counter() - begun < at_least)):
                 synchronize()
                 start = time.perf_counter()
-                model.sample(size)  # type: ignore[operator]
+                model.sample(size, **asked)  # type: ignore[operator]
                 synchronize()
                 times.append(time.perf_counter() - start)
             fast, slow = np.quantile(times, [0.05, 0.95])
             rates[str(size)] = (size / statistics.median(times), size / float(slow), size / float(fast))
-    return rates
+    return SamplingRates(rates, meter.ledger().waited)
 
 
 def gemm_rate(device: torch.device, synchronize: Callable[[], None]) -> float:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -285,6 +286,81 @@ def test_a_folder_of_images_is_a_dataset(attempt, tmp_path):
     assert record.status == "done", record.reason
     assert record.score("fid") > 0
     assert record.score("class_tv") is None  # the extractor's classes are not this folder's
+
+
+TOYS = Path(__file__).with_name("toys.py")
+ASKED = TRACK.model_copy(update={"metrics": ("fid", "conditional", "likelihood"), "num_samples": 100})
+
+
+def test_a_conditional_model_from_its_class_to_its_record(tmp_path, supervisor):
+    """It is asked for train's frequencies, and for every class alike."""
+    place = runs.check(ASKED, supervisor, results=tmp_path, device="cpu", threads=1)
+    (planned,) = runs.plan([describe_file(f"{TOYS}:Dealer")], ASKED, [0], place, {})
+    record = runs.run(planned, place, supervisor)
+    assert record.status == "done", (record.reason, record.log_tail)
+    assert "conditional" in record.flags
+    assert record.throughput.sample["64"][0] > 0
+    assert record.throughput.sample_waited >= 0
+    assert all(point.fid > 0 for point in record.curve)
+    kept = np.load(place.store.folder(planned.spec) / "samples.npz", allow_pickle=False)
+    assert {name: kept[name].shape for name in kept} == {
+        "images": (100, 1, 8, 8), "labels": (100,), "asked": (100, 1, 8, 8), "asked_labels": (100,)
+    }  # fmt: skip
+    assert np.bincount(kept["asked_labels"]).tolist() == [10] * 10
+    assert len(set(np.bincount(kept["labels"], minlength=10))) > 1
+    found = {score.name: score for score in record.scores}
+    assert found["label_agreement"].value > 0.95
+    assert 0.5 < found["intra_fid"].value / found["intra_fid"].floor < 2
+    assert "elbo_bpd" not in found  # it has nothing to say of held-out images
+
+
+def test_a_conditional_model_needs_labels(tmp_path, supervisor):
+    from PIL import Image
+
+    for number, image in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)):
+        Image.fromarray(image).save(tmp_path / f"{number:04}.png")
+    track = TRACK.model_copy(update={"dataset": f"folder:{tmp_path}"})
+    place = runs.check(track, supervisor, results=tmp_path / "results", device="cpu", threads=1)
+    with pytest.raises(GenbenchError, match=r"'Dealer' is told which classes to make; folder:.* has no labels"):
+        runs.plan([describe_file(f"{TOYS}:Dealer")], track, [0], place, {})
+
+
+def test_a_model_is_asked_about_held_out_images(attempt):
+    record = attempt(
+        """
+        density = "discrete"
+        def log_weights(self, images, k):
+            return torch.full((k, len(images)), -64 * 5.0) + torch.arange(k)[:, None]
+        def reconstruct(self, images):
+            return images
+        def encode(self, images):
+            raise RuntimeError("no idea")
+        """,
+        track=ASKED,
+    )
+    assert record.status == "done", (record.reason, record.log_tail)
+    found = {score.name: score for score in record.scores}
+    assert found["elbo_bpd"].value == pytest.approx((320 - 24.5) / 64 / np.log(2))
+    assert found["iwae_bpd"].value < found["elbo_bpd"].value
+    assert (found["elbo_bpd"].n_real, found["elbo_bpd"].floor) == (300, None)
+    assert found["ssim"].value == pytest.approx(1)
+    assert found["active_units"].value is None
+    assert found["active_units"].note == "model-reported, encode raised RuntimeError: no idea, 300 images"
+    assert "conditional" not in record.flags
+    assert not (attempt.folder / "state").exists()
+
+
+def test_answers_that_train_are_a_failure(attempt):
+    body = "def encode(self, images):\n    self.net[0].weight.data.add_(1)\n    return images.flatten(1)"
+    record = attempt(body, track=ASKED)
+    assert record.status == "error"
+    assert "must not train" in record.reason
+
+
+def test_an_unknown_density_is_said_before_training(attempt):
+    record = attempt("density = 'gaussian'", track=ASKED.model_copy(update={"budget": "600s"}))
+    assert record.status == "error"
+    assert record.reason == "the model's density is 'gaussian'; it must be one of continuous, discrete, bernoulli"
 
 
 @pytest.mark.gpu

@@ -6,7 +6,7 @@ from torch import nn
 from genbench.datasets.resident import to_unit
 from genbench.errors import GenbenchError
 from genbench.model import ImageSpec
-from genbench.sample import draw, quantise
+from genbench.sample import balanced_labels, draw, marginal_labels, quantise
 
 IMAGE = ImageSpec(1, 4)
 
@@ -79,3 +79,42 @@ def test_wrong_output_is_named(output, says):
     model.sample = output
     with pytest.raises(GenbenchError, match=says):
         draw(model, 6, 0, IMAGE)
+
+
+class Labelled(nn.Module):
+    """Every image is of its label's level; takes labels by keyword alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("level", torch.tensor(1 / 255))
+
+    def sample(self, n, *, labels):
+        assert labels.dtype == torch.int64
+        return (2 * self.level * labels - 1)[:, None, None, None].expand(n, 1, 4, 4)
+
+
+def test_a_conditional_model_is_given_the_labels_of_each_chunk():
+    labels = np.array([3, 1, 4, 1, 5, 9, 2, 6])
+    samples = draw(Labelled(), 8, 0, IMAGE, labels=labels, chunk=3)
+    assert samples.images[:, 0, 2, 1].tolist() == [3, 1, 4, 1, 5, 9, 2, 6]
+    assert np.array_equal(samples.labels, labels)
+    assert draw(Uniform(), 8, 0, IMAGE).labels is None
+
+
+def test_labels_follow_trains_frequencies_in_a_stream_of_each_chunk():
+    train = np.repeat([0, 1, 3], [100, 300, 600])
+    labels = marginal_labels(train, 20_000, 0)
+    assert labels.dtype == np.int64
+    assert np.bincount(labels) / 20_000 == pytest.approx([0.1, 0.3, 0, 0.6], abs=0.01)
+    assert np.array_equal(labels[:1000], marginal_labels(train, 1000, 0))
+    assert not np.array_equal(labels[:500], labels[500:1000])
+    assert not np.array_equal(labels, marginal_labels(train, 20_000, 1))
+    assert not np.array_equal(labels[:1000], marginal_labels(train, 1000, 0, stream_name="curve"))
+
+
+def test_balanced_labels_hold_each_class_equally_often_in_random_order():
+    labels = balanced_labels(10, 300, 0)
+    assert np.bincount(labels).tolist() == [30] * 10
+    assert not np.array_equal(labels, np.arange(300) % 10)
+    assert not np.array_equal(labels, balanced_labels(10, 300, 1))
+    assert np.bincount(balanced_labels(4, 10, 0)).tolist() == [3, 3, 2, 2]

@@ -37,3 +37,75 @@ class Autoencoder(nn.Module):
 
     def sample(self, n):
         return self.net(torch.rand(n, *self.image.shape) * 2 - 1).tanh()
+
+
+class LinearGaussian(nn.Module):
+    """x = W z + b + sigma e, z ~ N(0, I_2): log p(x) is known (probabilistic PCA). `off` shifts and widens q away from the posterior."""
+
+    density, prior = "continuous", "N(0, I)"
+
+    def __init__(self, image, sigma: float = 0.3, off: float = 0.0):
+        super().__init__()
+        self.shape, self.sigma, self.off, self.seen = image.shape, sigma, off, []
+        generator = torch.Generator().manual_seed(4)
+        pixels = image.channels * image.size**2
+        self.register_buffer("W", 0.4 * torch.randn(pixels, 2, generator=generator))
+        self.register_buffer("b", 0.2 * torch.randn(pixels, generator=generator))
+
+    def posterior(self, x):
+        """(B, D) -> mean (B, 2) and covariance factor (2, 2) of q(z|x); the exact ones where `off` is 0."""
+        precision = torch.eye(2) + self.W.T @ self.W / self.sigma**2
+        mean = torch.linalg.solve(precision, (x - self.b) @ self.W / self.sigma**2, left=False)
+        return mean + self.off, (1 + self.off) * torch.linalg.cholesky(torch.linalg.inv(precision))
+
+    def log_p(self, images):
+        """(B, C, H, W) -> exact log p(x) (B,) in nats."""
+        x = images.flatten(1).double()
+        W, pixels = self.W.double(), len(self.b)
+        S = W @ W.T + self.sigma**2 * torch.eye(pixels, dtype=torch.float64)
+        return torch.distributions.MultivariateNormal(self.b.double(), S).log_prob(x)
+
+    def log_weights(self, images, k):
+        self.seen.append(images)
+        x = images.flatten(1)
+        mean, L = self.posterior(x)
+        q = torch.distributions.MultivariateNormal(mean, scale_tril=L)
+        z = q.sample((k,))
+        likelihood = torch.distributions.Normal(z @ self.W.T + self.b, self.sigma).log_prob(x).sum(-1)
+        return likelihood + torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1) - q.log_prob(z)
+
+    def encode(self, images):
+        return self.posterior(images.flatten(1))[0]
+
+    def reconstruct(self, images):
+        return (self.posterior(images.flatten(1))[0] @ self.W.T + self.b).clamp(-1, 1).view(-1, *self.shape)
+
+
+class Dealer(nn.Module):
+    """Conditional: keeps training images by class and deals those of the class asked for; of any class where it does not `listen`."""
+
+    family = "control"
+
+    def __init__(self, image, listens: bool = True):
+        super().__init__()
+        self.listens, self.batch_size, self.finished = listens, 5000, False
+        self.register_buffer("images", torch.zeros(image.num_train, *image.shape))
+        self.register_buffer("labels", torch.zeros(image.num_train, dtype=torch.int64))
+
+    def configure_optimizers(self):
+        return {}
+
+    def training_step(self, batches, optimizers):
+        batch = next(batches)
+        self.images.copy_(batch.images)
+        self.labels.copy_(batch.labels)
+        self.finished = True
+        return {}
+
+    def sample(self, n, labels):
+        assert labels.shape == (n,)
+        assert labels.dtype == torch.int64
+        if not self.listens:
+            return self.images[torch.randint(len(self.images), (n,))]
+        scores = torch.rand(n, len(self.images)) * (labels[:, None] == self.labels)
+        return self.images[scores.argmax(1)]

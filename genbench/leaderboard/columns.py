@@ -26,7 +26,9 @@ class Section:
 
 
 SECTIONS = (
-    Section("conditional", "Images on request", "Models that were asked for images of a given class, equally many of each."),
+    Section(
+        "conditional", "Images on request", "Models that were asked for images of a given class, equally many of each.", "holdout, equal N"
+    ),
     Section(
         "memorisation", "Memorisation",
         "Shown, never ranked: whether images are copies of training images. Held-out real images are the standard.", "holdout, equal N",
@@ -109,6 +111,12 @@ KNOWN: dict[str, Known] = {
         "memorisation",
         "score",
         "Median of the distance to the nearest training image over that to the nearest held-out one, of equally many: 1 without copying.",
+    ),
+    "nn_excess": Known(
+        "NN excess",
+        "memorisation",
+        "score",
+        "Training over test images among those nearest to generated ones, in standard deviations: 0 ± 1 without copying.",
     ),
     "ct": Known(
         "C_T", "memorisation", "score", "Test of data-copying: far below 0 where generated images lie closer to train than test images do."

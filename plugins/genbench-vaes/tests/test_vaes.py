@@ -99,6 +99,32 @@ def test_learns_and_bounds_are_ordered(name: str, likelihood: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_weights_are_those_of_the_bound(name: str, likelihood: str) -> None:
+    """Their mean is E_q[log p(x|z)] - KL(q || N(0, I)), whatever weight training gives the divergence."""
+    model = build(SPECS[name], 1, 8, likelihood=likelihood, **({"beta": 10.0} if name == "beta-vae" else {})).eval()
+    images = blobs(3, 1, 8)
+    with torch.inference_mode():
+        mu, logvar = model.posterior(images)
+        mu, logvar = mu + 0.5, logvar - 1.0  # away from N(0, I), where untrained encoders are
+        model.posterior = lambda x: (mu, logvar)
+        weights = model.log_weights(images, 3000)
+        z = mu + (logvar / 2).exp() * torch.randn(3000, *mu.shape)
+        likelihoods = model.observation.log_prob(images.repeat(3000, 1, 1, 1), model.decoder(z.flatten(0, 1))).unflatten(0, (3000, 3))
+        divergence = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
+    assert float(divergence.min()) > 0.5
+    error = float((weights.std(0) + likelihoods.std(0)).max()) / math.sqrt(3000)
+    torch.testing.assert_close(weights.mean(0), likelihoods.mean(0) - divergence, atol=5 * error, rtol=0)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_the_weights_are_of_is_declared(name: str) -> None:
+    assert build(SPECS[name], 1, 8, likelihood="bernoulli").density == "bernoulli"
+    assert build(SPECS[name], 1, 8, likelihood="gaussian").density == "continuous"
+    assert build(SPECS[name], 1, 8).prior == "N(0, I)"
+
+
+@pytest.mark.parametrize("name", SPECS)
 def test_state_dict_is_the_model(name: str) -> None:
     """A fresh model that loads the state draws the same samples."""
     trained = build(SPECS[name], 1, 16)

@@ -35,6 +35,7 @@ class ConvVAE(nn.Module):
         self.encoder = encoder(image, width, 2 * z_dim)
         self.decoder = decoder(image, width, z_dim)
         self.observation = Observation(likelihood, sigma)
+        self.density, self.prior = self.observation.density, "N(0, I)"
 
     def configure_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """One over both networks."""

@@ -33,6 +33,7 @@ class Observation(nn.Module):
         if sigma is not None and not sigma > 0:
             raise ValueError(f"sigma {sigma} must be above 0")
         self.likelihood = likelihood
+        self.density = "continuous" if likelihood == "gaussian" else "bernoulli"
         self.optimal = sigma is None
         self.register_buffer("variance", torch.tensor(1.0 if sigma is None else sigma**2))
         self.register_buffer("num_batches", torch.tensor(0.0))

@@ -38,6 +38,7 @@ class VAE(nn.Module):
         self.encoder = nn.Sequential(nn.Flatten(), *mlp(pixels, *[hidden] * depth, 2 * z_dim))
         self.decoder = nn.Sequential(*mlp(z_dim, *[hidden] * depth, pixels), nn.Unflatten(1, image.shape))
         self.observation = Observation(likelihood, sigma)
+        self.density, self.prior = self.observation.density, "N(0, I)"
 
     def configure_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """One over both networks."""

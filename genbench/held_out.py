@@ -1,0 +1,132 @@
+"""What a sealed model says of held-out test images: importance weights, reconstructions, latent means, as arrays and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from genbench.datasets import Split
+from genbench.datasets.resident import to_unit
+from genbench.errors import GenbenchError
+from genbench.metrics import Density, ModelEvidence
+from genbench.sample import quantise, sampling
+from genbench.seeds import stream
+
+IMAGES = 500
+"""Images asked about, at most. With `WEIGHTS` it bounds the cost: 25 000 decoded images, 6 s of `conv-vae` at 3 x 32 x 32 on two cores."""
+WEIGHTS = 50
+"""k of the importance-weighted bound. Another k, another version of the metric."""
+CHUNK = 100
+"""Images in one call; part of what a seed means."""
+SUBSET = 0
+"""Seed of the images asked about: fixed by the protocol, so that models are compared on the same ones."""
+METHODS = ("log_weights", "reconstruct", "encode")
+
+
+def density(model: nn.Module) -> Density | None:
+    """What the model says its log weights are of; None where it says nothing. Raises GenbenchError for a word that is none of the three."""
+    said = _word(model, "density")
+    if said and said not in get_args(Density):
+        raise GenbenchError(f"the model's density is {said!r}; it must be one of {', '.join(get_args(Density))}")
+    return next((kind for kind in get_args(Density) if kind == said), None)
+
+
+def consult(model: nn.Module, test: Split, seed: int, device: torch.device) -> dict[str, NDArray[Any]]:
+    """Ask a model about a random subset of test images -> arrays for `as_evidence`; empty where it has no method that answers.
+
+    Images of a continuous density are dequantised for `log_weights`: level k becomes 2 (k + u) / 256 - 1, u uniform in [0, 1). A method
+    that takes `labels` gets theirs. One that raises or answers in another form is noted, and costs only its own measures.
+    """
+    methods = {name: getattr(model, name) for name in METHODS if callable(getattr(model, name, None))}
+    if not methods or len(test) == 0:
+        return {}
+    kind = density(model)
+    index = np.sort(np.random.default_rng(SUBSET).permutation(len(test))[:IMAGES])
+    images = torch.from_numpy(np.ascontiguousarray(test.images[index]))
+    labels = None if test.labels is None else torch.from_numpy(test.labels[index]).to(device)
+    labelled = "log_weights" in methods and _takes_labels(methods["log_weights"])
+    found: dict[str, NDArray[Any]] = {"index": index, "density": np.array(kind or ""), "labelled": np.array(labelled)}
+    found["prior"] = np.array(_word(model, "prior")[:60])
+    for name, method in methods.items():
+        try:
+            answers = list(_answers(name, method, images, labels, kind, seed, device, model))
+            found[name] = np.concatenate(answers, axis=1 if name == "log_weights" else 0)
+        except GenbenchError as error:
+            found[f"problem {name}"] = np.array(str(error))
+        except Exception as error:
+            found[f"problem {name}"] = np.array(f"{name} raised {type(error).__name__}: {' '.join(str(error).split())[:150]}")
+    return found
+
+
+def as_evidence(arrays: Mapping[str, NDArray[Any]], test: Split) -> ModelEvidence:
+    """What `consult` returned, perhaps read from a file, and the same test images -> what metrics see."""
+    said = str(arrays["density"])
+    return ModelEvidence(
+        images=np.ascontiguousarray(test.images[arrays["index"]]),
+        density=next((kind for kind in get_args(Density) if kind == said), None),
+        prior=str(arrays["prior"]),
+        log_weights=arrays.get("log_weights"),
+        reconstructions=arrays.get("reconstruct"),
+        means=arrays.get("encode"),
+        labelled=bool(arrays["labelled"]),
+        problems={name: str(arrays[f"problem {name}"]) for name in METHODS if f"problem {name}" in arrays},
+    )
+
+
+def dequantise(images: Tensor, generator: torch.Generator) -> Tensor:
+    """uint8 images -> float32 in [-1, 1), uniform within the cell of each level: 2 (k + u) / 256 - 1."""
+    return (images + torch.rand(images.shape, generator=generator)) / 128 - 1
+
+
+def _answers(
+    name: str, method: Callable[..., Any], images: Tensor, labels: Tensor | None, kind: Density | None, seed: int,
+    device: torch.device, model: nn.Module,
+) -> Iterator[NDArray[Any]]:  # fmt: skip
+    """One method's answers, a chunk of images at a time. Raises GenbenchError for one of another form."""
+    told = labels if _takes_labels(method) else None
+    with sampling(model):
+        for start in range(0, len(images), CHUNK):
+            number = stream(seed, f"held out/{name}/{start // CHUNK}")
+            torch.manual_seed(number)
+            some = images[start : start + CHUNK]
+            continuous = name == "log_weights" and kind == "continuous"
+            x = dequantise(some, torch.Generator().manual_seed(number)) if continuous else to_unit(some)
+            x = x.to(device).contiguous(memory_format=torch.channels_last)
+            more = {} if told is None else {"labels": told[start : start + CHUNK]}
+            answer = method(x, WEIGHTS, **more) if name == "log_weights" else method(x, **more)
+            yield _checked(name, answer, some)
+
+
+def _checked(name: str, answer: object, images: Tensor) -> NDArray[Any]:
+    """An answer -> its array. Raises GenbenchError that says what it must be."""
+    n = len(images)
+    if not isinstance(answer, Tensor) or not answer.is_floating_point():
+        raise GenbenchError(f"{name} returned {answer.dtype if isinstance(answer, Tensor) else type(answer).__name__}, not a float tensor")
+    expected = {"log_weights": (WEIGHTS, n), "reconstruct": tuple(images.shape)}.get(name)
+    if expected is not None and tuple(answer.shape) != expected:
+        raise GenbenchError(f"{name} returned shape {tuple(answer.shape)}; it must be {expected}")
+    if answer.ndim < 2 or (expected is None and len(answer) != n):
+        raise GenbenchError(f"{name} returned shape {tuple(answer.shape)}; it must be ({n}, d)")
+    if name == "log_weights":  # a weight of 0 is a lawful answer
+        if bool(answer.isnan().any()) or bool((answer == torch.inf).any()):
+            raise GenbenchError("log_weights returned NaN or infinity")
+        return np.asarray(answer.double().cpu().numpy())
+    if not bool(answer.isfinite().all()):
+        raise GenbenchError(f"{name} returned NaN or infinity")
+    return quantise(answer).cpu().contiguous().numpy() if name == "reconstruct" else answer.float().flatten(1).cpu().numpy()
+
+
+def _word(model: nn.Module, name: str) -> str:
+    """An attribute that is text; empty for anything else a model may keep under that name."""
+    said = getattr(model, name, "")
+    return said if isinstance(said, str) else ""
+
+
+def _takes_labels(method: Callable[..., Any]) -> bool:
+    return "labels" in inspect.signature(method).parameters

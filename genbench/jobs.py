@@ -1,0 +1,91 @@
+"""What the stages of a run are told and what they answer: plain values that cross the process boundary as JSON. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from genbench.records import CurvePoint, RunSpec, Score, Spent, Throughput
+from genbench.track import Track
+
+Stage = Literal["check", "train", "sample", "score"]
+
+
+class Check(BaseModel):
+    """What must be there before any compute: a device, a dataset, an extractor's weights, metrics."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    track: Track
+    attempt: Path
+    data_root: Path
+    device: str
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    threads: int
+    weights: Path | None = None
+
+
+class Checked(BaseModel):
+    """Result of the ``check`` stage."""
+
+    device: str
+    device_class: str
+    """``cpu-2`` or the GPU's name: time budgets compare inside one class only."""
+    device_name: str
+    channels: int
+    num_train: int
+    num_holdout: int
+    num_test: int
+    num_classes: int
+    """0 where the images have no labels."""
+    torch: str
+    packages: dict[str, str]
+
+
+class Job(BaseModel):
+    """What a child is told: the run, where its files go, and where to find plugin, data and weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    spec: RunSpec
+    source: str
+    """Where the model comes from: ``entry point`` or ``/path/mygan.py:MyGAN``."""
+    folder: Path
+    attempt: Path
+    data_root: Path
+    cache: Path
+    device: str
+    threads: int
+    weights: Path | None = None
+
+
+class Trained(BaseModel):
+    """Result of the ``train`` stage."""
+
+    spent: Spent
+    throughput: Throughput
+    curve: tuple[CurvePoint, ...]
+    checkpoint: str
+    diverged: str = ""
+    stopped: bool = False
+
+
+class Sampled(BaseModel):
+    """Result of the ``sample`` stage."""
+
+    samples: str
+    sample_rates: dict[str, tuple[float, float, float]]
+    sample_waited: float
+    peak_bytes: int
+    flags: tuple[str, ...]
+
+
+class Scored(BaseModel):
+    """Result of the ``score`` stage."""
+
+    scores: tuple[Score, ...]
+    curve: tuple[float | None, ...]
+    flags: tuple[str, ...]
+    extractor_accuracy: float | None
