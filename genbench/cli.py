@@ -143,36 +143,48 @@ def build_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    samples: Annotated[Path, typer.Argument(help="Folder, zip, npz or npy of images.")],
-    reference: Annotated[str, typer.Option(help="Dataset the images are compared with.", metavar="DATASET[:SPLIT]")],
-    extractor: Annotated[str, typer.Option("-x", "--extractor", help="Network for FID and its kin; the dataset's own by default.")] = "",
+    samples: Annotated[Path, typer.Argument(help="Folder, zip, npz or npy of images, or the folder of a run.")],
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="What they are compared with: a dataset (its test images, where no split is named); folder:PATH or zip:PATH, or just a"
+            " path, for all images there (with :train or :test for a part of them); or an npz of mu and sigma. A run's own by default.",
+            metavar="DATASET[:SPLIT]|PATH",
+            show_default=False,
+        ),
+    ] = "",
+    extractor: Annotated[
+        str,
+        typer.Option(
+            "-x", "--extractor", help="Network for FID and its kin; by default one that knows the reference's classes, or Inception."
+        ),
+    ] = "",
     metrics: Annotated[list[str] | None, typer.Option("-m", "--metric", help="Only these; may be repeated.")] = None,
-    allow_lossy: Annotated[bool, typer.Option(help="Accept JPEG samples.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the metrics' random subsets.")] = 0,
+    allow_lossy: Annotated[bool, typer.Option(help="Accept JPEG samples; their compression moves every score.")] = False,
+    resize: Annotated[
+        int | None,
+        typer.Option(min=4, help="Reduce images of any size to SIZE x SIZE: area means of the centre square.", metavar="SIZE"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the metrics' random subsets; 0, or a run's own, by default.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Score images you already have against a dataset."""
-    from rich.console import Console
+    """Score images you already have."""
+    from genbench import report
+    from genbench.evaluate import evaluate
+    from genbench.score import unseen
 
-    from genbench import evaluate
-
-    console = Console(stderr=True)
-    with console.status("evaluating") if console.is_terminal and not as_json else _nothing():
-        scores = evaluate.evaluate(
-            samples, reference, extractor=extractor, metrics=metrics, allow_lossy=allow_lossy, seed=seed, device=device, weights=weights
-        )
+    with _nothing(unseen) if as_json else report.steps(_console(stderr=True)) as show:
+        found = evaluate(
+            samples, reference, extractor=extractor, metrics=metrics, allow_lossy=allow_lossy, resize=resize, seed=seed, device=device,
+            weights=weights, show=show,
+        )  # fmt: skip
     if as_json:
-        print(json.dumps([score.model_dump(mode="json") for score in scores], indent=1))
+        print(json.dumps([score.model_dump(mode="json") for scores in found.scores.values() for score in scores], indent=1))
         return
-    arrows = {"lower": "↓", "higher": "↑", "neither": " "}
-    rows = [
-        [s.name, "-" if s.value is None else f"{s.value:.5g}", arrows[s.better], "-" if s.floor is None else f"{s.floor:.5g}",
-         s.extractor or "pixels", s.split or "", f"{s.n_fake} / {s.n_real}", s.note]
-        for s in scores
-    ]  # fmt: skip
-    _print_rows(["measure", "value", "", "real data", "seen by", "against", "N / N real", "note"], rows)
+    console = _console()
+    console.print(report.sheet(found, console.width), soft_wrap=True)
 
 
 @app.command("doctor")
@@ -294,10 +306,10 @@ def _escaped(text: str) -> str:
     return escape("".join(c for c in text if c.isprintable()))
 
 
-def _nothing() -> Any:
+def _nothing(value: Any) -> Any:
     import contextlib
 
-    return contextlib.nullcontext()
+    return contextlib.nullcontext(value)
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -106,6 +106,17 @@ def test_run_rank_repeat_and_build(tmp_path):
     assert [record["spec"]["model"]["name"] for record in json.loads(more.stdout)] == ["noise", "real-holdout", "conv-vae"]
     assert len(list(tmp_path.glob("results/runs/*/*/*/record.json"))) == 3
 
+    # From the samples that are kept, the same numbers follow.
+    (path,) = tmp_path.glob("results/runs/*/conv-vae/*/record.json")
+    evaluated = genbench("evaluate", path.parent, "--device", "cpu", "--json", cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    assert evaluated.returncode == 0, evaluated.stderr
+    said, found = (
+        {score["name"]: score["value"] for score in scores if score["value"] is not None}
+        for scores in (json.loads(path.read_text())["scores"], json.loads(evaluated.stdout))
+    )
+    assert {"fid", "kid", "precision", "statistical_fidelity"} <= set(found)
+    assert found == pytest.approx({name: said[name] for name in found}, rel=1e-6, abs=1e-9)
+
     built = genbench("leaderboard", "build", "--results", "results", "--out", "board", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     page = built.stdout.strip().splitlines()[-1]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from genbench.datasets.encoded import labels_of, open_source
 from genbench.errors import GenbenchError
-from genbench.images import read_images
+from genbench.images import open_images, read_images
 
 RNG = np.random.default_rng(5)
 COLOUR = RNG.integers(0, 256, (6, 4, 6, 3), dtype=np.uint8)  # N, H, W, C: taller than wide would hide a swap
@@ -131,6 +131,23 @@ def test_sizes_must_agree_and_nothing_is_resized(write):
     refuse("mixed sizes: 1.png is 4x5 where 4x6", write({"0.png": png(GREY[0]), "1.png": png(GREY[1, :, :5])}))
     refuse("4x6, not 6x6", write({"0.png": png(GREY[0]), "1.png": png(GREY[1])}), size=6)
     assert read_images(write({"0.png": png(GREY[0, :, :4]), "1.png": png(GREY[1, :, :4])}), size=4)[0].shape == (2, 1, 4, 4)
+
+
+def test_large_images_are_decoded_side_by_side_and_come_back_in_order(write):
+    images = RNG.integers(0, 256, (9, 140, 150, 3), dtype=np.uint8)
+    files = {f"{i}.png": png(image) for i, image in enumerate(images)}
+    np.testing.assert_array_equal(read_images(write(files))[0], images.transpose(0, 3, 1, 2))
+    refuse("5.png cannot be decoded", write(files | {"5.png": files["5.png"][:4000]}))
+    refuse("mixed sizes: 7.png is 140x149", write(files | {"7.png": png(images[7, :, :149])}))
+
+
+def test_images_of_any_size_are_reduced_by_area_on_request_but_never_enlarged(write):
+    path = write({"0.png": png(np.kron(GREY[0], np.ones((3, 3), np.uint8))), "1.png": png(GREY[1, :, :4])})
+    opened = open_images(path, resize=4)
+    assert opened.images.shape == (2, 1, 4, 4)
+    np.testing.assert_array_equal(opened.images[:], [[GREY[0, :, 1:5]], [GREY[1, :, :4]]])  # 12x18: the centre 12x12, in means of 3x3
+    with pytest.raises(GenbenchError, match=r"1.png is 4x4: images are reduced to 5x5, never enlarged"):
+        open_images(path, resize=5).images[:]
 
 
 def test_damaged_truncated_and_missing_files_are_one_clear_line(write, tmp_path):

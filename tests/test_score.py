@@ -14,13 +14,19 @@ from genbench.errors import GenbenchError
 from genbench.extractors import ExtractorSpec
 from genbench.kept import Kept
 from genbench.metrics import Measurement, MetricSpec, fid, statistics
-from genbench.metrics.builtin import builtin_metrics
+from genbench.metrics.builtin import builtin_metrics as all_builtin_metrics
 from genbench.records import Score
-from genbench.reference import split_of
+from genbench.reference import Reference, set_of, split_of
 from genbench.score import Scorer
 
 CPU = torch.device("cpu")
+SAMPLES_ALONE = ("fid", "kid", "is", "prdc", "statistical_fidelity")
+"""Metrics that need nothing but samples and a reference."""
 DIM, CLASSES = 8, 4
+
+
+def builtin_metrics() -> list[MetricSpec]:
+    return [metric for metric in all_builtin_metrics() if metric.name in SAMPLES_ALONE]
 
 
 class Tiny(nn.Module):
@@ -146,7 +152,7 @@ def test_protocol_tells_apart_what_may_not_be_compared() -> None:
     other_loader = Loader()
     other_loader.net.digest = "4567"
     other_weights = by_name(scorer(loader=other_loader).score(images, 0))
-    newer = [dataclasses.replace(metric, version="2") for metric in builtin_metrics()]
+    newer = [dataclasses.replace(metric, version="newer") for metric in builtin_metrics()]
     other_version = by_name(scorer(metrics=newer).score(images, 0))
     for other in (other_n, other_data, other_version):
         assert not {s.protocol for s in other.values()} & {s.protocol for s in base.values()}
@@ -161,7 +167,7 @@ def test_against_train_the_other_split_is_test() -> None:
     assert against_train["fid"].value == pytest.approx(against_test["fid_train"].value, rel=1e-9)
     assert against_train["fid_test"].value == pytest.approx(against_test["fid"].value, rel=1e-9)
     assert (against_train["fid_test"].split, against_train["w1"].split) == ("test", "train")
-    assert (against_train["precision"].n_real, against_train["kid"].n_real) == (240, 700)
+    assert (against_train["precision"].n_real, against_train["kid"].n_real) == (240, 240)
 
 
 def test_curve_fid_is_the_fid_and_images_pass_the_extractor_once() -> None:
@@ -174,6 +180,24 @@ def test_curve_fid_is_the_fid_and_images_pass_the_extractor_once() -> None:
     assert judge.fid(images) == pytest.approx(value, rel=1e-12)
     with pytest.raises(GenbenchError, match="at least 2"):
         judge.fid(images[:1])
+
+
+def test_the_floor_of_a_set_is_the_score_of_one_half_against_the_other() -> None:
+    loader, images = Loader(), squares(500, 4)
+    whole = set_of("squares", Split(images, None))
+    first, other = whole.halves()
+
+    def judge(reference: Reference) -> Scorer:
+        return Scorer(reference, loader.spec, builtin_metrics(), device=CPU)
+
+    found = by_name(judge(whole).score(squares(300, 9), 0))
+    second_half = judge(set_of("squares", Split(images[other], None))).score(images[first], 0)
+    expected = {score.name: score.value for score in second_half if score.name != "statistical_fidelity"}  # it has floors of its own
+    assert expected.keys() == found.keys() - {"statistical_fidelity"}
+    assert {name: found[name].floor for name in expected} == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert found["statistical_fidelity"].floor > 0.9
+    assert {score.split for score in found.values()} == {"all"}
+    assert (found["fid"].n_real, found["precision"].n_real) == (500, 300)
 
 
 def test_labels_that_are_not_the_datasets_give_no_class_measures() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
@@ -25,6 +26,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _MOST_PIXELS = 64 * 2**20
 _MOST_FILE_BYTES = 512 * 2**20
+_WORTH_A_THREAD = 128 * 128
+_AT_ONCE = 512
 MOST_BYTES = 256 * 2**30
 MOST_RATIO = 1100
 """Deflate cannot do better than 1 032 to 1; what claims more lies."""
@@ -99,12 +102,15 @@ class Encoded:
     """(H, W) of every image."""
     crop: int | None = None
     """Only the centre crop×crop is seen."""
+    resize: int | None = None
+    """Each image, of whatever size, is brought to resize×resize by `reduced`."""
     allow_lossy: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W)."""
-        height, width = self.full if self.crop is None else (self.crop, self.crop)
+        side = self.resize or self.crop
+        height, width = self.full if side is None else (side, side)
         return (len(self.names), self.channels, height, width)
 
     def subset(self, rows: NDArray[np.int64], part: str) -> Encoded:
@@ -118,28 +124,44 @@ class Encoded:
         import numpy as np
 
         wanted = np.arange(len(self))[rows]
-        height, width = self.shape[2:]
-        top, left = (self.full[0] - height) // 2, (self.full[1] - width) // 2
         out = np.empty((len(wanted), *self.shape[1:]), np.uint8)
-        for target, row in zip(out, wanted, strict=True):
-            name = self.names[row]
-            image = decode(self.read(name), name, allow_lossy=self.allow_lossy)
-            if image.shape[1:] != self.full:
-                raise GenbenchError(
-                    f"mixed sizes: {name} is {image.shape[1]}x{image.shape[2]} where {self.full[0]}x{self.full[1]} is expected;"
-                    " bring all images to one size first"
-                )
-            target[:] = with_channels(image[None], self.channels, name)[0, :, top : top + height, left : left + width]
+        # decoding leaves Python for as long as an image is large: below, threads only wait for each other
+        if len(wanted) > 1 and self.full[0] * self.full[1] >= _WORTH_A_THREAD:
+            with ThreadPoolExecutor() as threads:
+                for start in range(0, len(wanted), _AT_ONCE):  # after a damaged file no more than these are decoded in vain
+                    part = slice(start, start + _AT_ONCE)
+                    list(threads.map(self._decode_into, out[part], wanted[part]))
+        else:
+            for target, row in zip(out, wanted, strict=True):
+                self._decode_into(target, row)
         return out
 
+    def _decode_into(self, target: NDArray[np.uint8], row: int) -> None:
+        """Write the image of this row into (C, H, W)."""
+        name = self.names[row]
+        image = with_channels(decode(self.read(name), name, allow_lossy=self.allow_lossy)[None], self.channels, name)
+        if self.resize is not None:
+            target[:] = reduced(image, self.resize, name)[0]
+            return
+        if image.shape[2:] != self.full:
+            raise GenbenchError(
+                f"mixed sizes: {name} is {image.shape[2]}x{image.shape[3]} where {self.full[0]}x{self.full[1]} is expected;"
+                " bring all images to one size first"
+            )
+        height, width = self.shape[2:]
+        top, left = (self.full[0] - height) // 2, (self.full[1] - width) // 2
+        target[:] = image[0, :, top : top + height, left : left + width]
 
-def encoded(source: Source, *, channels: int | None = None, allow_lossy: bool = True) -> Encoded:
+
+def encoded(source: Source, *, channels: int | None = None, allow_lossy: bool = True, resize: int | None = None) -> Encoded:
     """All images of a source; `channels` and size are those of the first, where not said otherwise."""
     first = decode(source.read(source.names[0]), source.names[0], allow_lossy=allow_lossy)
     found, height, width = first.shape
-    images = Encoded(source.names, source.read, source.fingerprint, channels or found, (height, width), allow_lossy=allow_lossy)
-    if (total := len(images) * images.channels * height * width) > MOST_BYTES:
-        raise GenbenchError(f"{source.path}: {len(images)} images of {height}x{width} are {total >> 30} GiB of pixels")
+    fingerprint = source.fingerprint if resize is None else _sha(f"{source.fingerprint} reduced {resize}")
+    images = Encoded(source.names, source.read, fingerprint, channels or found, (height, width), resize=resize, allow_lossy=allow_lossy)
+    count, channels, height, width = images.shape
+    if (total := count * channels * height * width) > MOST_BYTES:
+        raise GenbenchError(f"{source.path}: {count} images of {height}x{width} are {total >> 30} GiB of pixels")
     return images
 
 
@@ -184,7 +206,7 @@ def _check_image(image: Image, data: bytes, name: str, allow_lossy: bool) -> Non
     if image.width * image.height > _MOST_PIXELS:
         raise GenbenchError(f"image {name} claims {image.width}x{image.height} pixels: refused as a decompression bomb")
     if not allow_lossy and (kind == "JPEG" or (kind == "WEBP" and b"VP8L" not in data[:64])):
-        raise GenbenchError(f"image {name} is lossy {kind}: compression moves every score; write PNG or an npz")
+        raise GenbenchError(f"image {name} is lossy {kind}: compression moves every score; write PNG or npz, or --allow-lossy")
     if getattr(image, "n_frames", 1) > 1:
         raise GenbenchError(f"image {name} is animated ({getattr(image, 'n_frames', 0)} frames)")
     # Pillow cuts 16-bit RGB down to 8 without a word: byte 24 of a PNG is its bit depth
@@ -209,6 +231,16 @@ def with_channels(images: NDArray[np.uint8], channels: int | None, where: str) -
     if (images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all():
         return np.ascontiguousarray(images[:, :1])
     raise GenbenchError(f"{where} is in colour where {channels} grey channel is expected")
+
+
+def reduced(images: NDArray[np.uint8], size: int, where: str) -> NDArray[np.uint8]:
+    """(N, C, H, W) of any size -> (N, C, size, size): area reduction of the centre square, as datasets are reduced; never enlarged."""
+    from genbench.datasets.prepare import resize_images
+
+    height, width = images.shape[2:]
+    if min(height, width) < size:
+        raise GenbenchError(f"{where} is {height}x{width}: images are reduced to {size}x{size}, never enlarged")
+    return resize_images(images, size, "area")
 
 
 def _open_folder(path: Path) -> Source:

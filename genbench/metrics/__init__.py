@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from genbench.records import SplitName
@@ -36,9 +36,39 @@ class ImageSet(Protocol):
         """Mean (d,), covariance (d, d) with n-1, and N, streamed in float64."""
         ...
 
+    def some(self, index: NDArray[np.int64]) -> ImageSet:
+        """The images at these places, without extracting the others."""
+        ...
 
-Need = Literal["real", "train", "holdout", "labels", "asked"]
-"""What a metric can't do without: real images (not their moments alone), those of a split, their labels, images made on request."""
+
+Density = Literal["continuous", "discrete", "bernoulli"]
+"""What a model's log weights are of: a density on [-1, 1], probabilities of the 256 levels, or of black and white pixels."""
+
+
+@dataclass(frozen=True)
+class ModelEvidence:
+    """What a model said when asked about held-out images; None for what it can't say."""
+
+    images: NDArray[np.uint8]
+    """(N, C, H, W): the images asked about."""
+    density: Density | None = None
+    prior: str = ""
+    """Where the latents of its samples come from, in its own words: ``N(0, I)``."""
+    log_weights: NDArray[np.float64] | None = None
+    """(k, N) log p(x, z) / q(z|x) in nats, z drawn from q; of a continuous density at images dequantised by uniform noise."""
+    reconstructions: NDArray[np.uint8] | None = None
+    """(N, C, H, W)."""
+    means: NDArray[np.float32] | None = None
+    """(N, d) means of q(z|x)."""
+    labelled: bool = False
+    """True where it was told the images' labels: its bounds are then of log p(x | label)."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Method -> what was wrong with its answer."""
+
+
+Need = Literal["real", "train", "holdout", "labels", "asked", "model"]
+"""What a metric can't do without: real images (not their moments alone), those of a split, their labels, images made on request,
+what the model says of held-out images."""
 
 
 def _compute(key: str, compute: Callable[[], Mapping[str, NDArray[np.generic]]]) -> Mapping[str, NDArray[np.generic]]:
@@ -64,15 +94,23 @@ class Evidence:
     """Of the metric's own random stream."""
     labels_named: bool
     """True where the extractor's logits name the dataset's own classes."""
+    metrics: tuple[str, ...] = ()
+    """Names of all metrics of this scoring: what one of them shares can be made for the others too."""
     train: ImageSet | None = None
     holdout: ImageSet | None = None
     test: ImageSet | None = None
+    apart: ImageSet | None = None
+    """What `second` is compared with for a floor where it is a part of `real`: the other part. None: `real`."""
     asked: ImageSet | None = None
     """Images a conditional model made on request, equally many of each class; their labels are those asked for."""
+    model: ModelEvidence | None = None
+    """What the model says of held-out images, where it can say something."""
     noise: Callable[[], ImageSet] | None = None
     """Makes as many images of uniform noise as `fake` has, seen by the same extractor."""
     remember: Callable[[str, Callable[[], Mapping[str, NDArray[np.generic]]]], Mapping[str, NDArray[np.generic]]] = _compute
     """``remember(key, compute)``: arrays that follow from the real images, the extractor and `key` alone, kept between runs."""
+    remember_floor: Callable[[str, Callable[[], Mapping[str, NDArray[np.generic]]]], Mapping[str, NDArray[np.generic]]] = _compute
+    """The same for what follows from `second` and `apart`, not from `real`."""
     share: Callable[[str, Callable[[int], Any]], Any] = _share
     """``share(key, compute)``: what several metrics of this scoring need, computed once, by ``compute(seed)``."""
 

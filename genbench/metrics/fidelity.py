@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,15 +66,23 @@ def distance(name: str, value: float) -> float:
     return abs(math.log(value)) if 0 < value < math.inf else math.inf
 
 
+def typical(name: str, values: Sequence[float]) -> float:
+    """A measure's values for real samples -> their median: for the ratio `diversity`, that of its distances from 1, as a ratio above 1.
+
+    The median of ratios on both sides of 1 may be 1 by chance, and then no second real sample would be as good.
+    """
+    return math.exp(np.median([distance(name, value) for value in values])) if name == "diversity" else float(np.median(values))
+
+
 def compute(evidence: Evidence) -> Iterator[Measurement]:
     """The hook of this module's metric."""
     n = len(evidence.fake.images)
     if n < 2:
         yield Measurement("statistical_fidelity", None, "higher", note="needs at least 2 images")
         return
-    real, fake = _summary(evidence, evidence.real), _summary(evidence, evidence.fake)
+    real, fake = _kept_summary(evidence), _summary(evidence, evidence.fake)
     values = statistics.measure(fake, real)
-    known = evidence.remember(f"floors of {n} images", lambda: _floors(evidence, real))
+    known = evidence.remember_floor(f"floors of {n} images", lambda: _floors(evidence, real))
     floors, noise = ({name: float(known[f"{kind} {name}"]) for name in values if f"{kind} {name}" in known} for kind in ("floor", "noise"))
     score, families = statistical_fidelity({name: v for name, v in values.items() if name in noise}, floors, noise)
     note = ", ".join(f"{family} {value:.2f}" for family, value in families.items())
@@ -85,6 +94,18 @@ def compute(evidence: Evidence) -> Iterator[Measurement]:
             name, value, "neither" if name == "diversity" else "lower", units.get(name, ""), pixels_only=not name.startswith("class_"),
             note=f"{masked} constant pixels masked" if name == "correlation" and masked else "",
         )  # fmt: skip
+
+
+def _kept_summary(evidence: Evidence) -> Summary:
+    """The real images' summary, kept between runs: to make it costs as much as the generated images' does."""
+
+    def compute() -> dict[str, NDArray[np.generic]]:
+        made = {name: np.asarray(value) for name, value in vars(_summary(evidence, evidence.real)).items() if value is not None}
+        return made | {"counts": made["counts"].astype(np.min_scalar_type(made["n"]))}  # for the file's size
+
+    known: dict[str, Any] = dict(evidence.remember("summary", compute))
+    numbers = {"n": int(known["n"]), "distance": float(known["distance"])}
+    return Summary(**known | numbers | {"counts": known["counts"].astype(np.int64)})
 
 
 def _summary(evidence: Evidence, images: ImageSet) -> Summary:
@@ -99,6 +120,8 @@ def _classes(logits: NDArray[np.float32] | None) -> NDArray[np.int64] | None:
 def _floors(evidence: Evidence, real: Summary) -> dict[str, NDArray[np.generic]]:
     """Every measure of real images (median over seeded second samples, as many as generated) and of noise, against the reference."""
     second, n = evidence.second, len(evidence.fake.images)
+    if evidence.apart is not None:
+        real = _summary(evidence, evidence.apart)
     logits = second.logits if evidence.labels_named else None
     draws: list[dict[str, float]] = []
     for seed in range(FLOOR_SPLITS):
@@ -109,5 +132,5 @@ def _floors(evidence: Evidence, real: Summary) -> dict[str, NDArray[np.generic]]
         noise = _summary(evidence, evidence.noise())
     else:  # nobody to classify it: the class measures get no noise value and stay out of the score
         noise = statistics.summarise(np.random.default_rng(0).integers(0, 256, (n, *second.images.shape[1:]), dtype=np.uint8))
-    floors = {f"floor {name}": np.asarray(np.median([draw[name] for draw in draws])) for name in draws[0]}
+    floors = {f"floor {name}": np.asarray(typical(name, [draw[name] for draw in draws])) for name in draws[0]}
     return floors | {f"noise {name}": np.asarray(value) for name, value in statistics.measure(noise, real).items()}

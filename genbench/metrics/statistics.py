@@ -6,6 +6,7 @@ uint8; g stands for generated, r for real.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,16 +33,23 @@ class Summary:
     n: int
     counts: NDArray[np.int64]
     """(P, 256) images that have each level at each pixel-channel."""
+    mean: Array
+    """(Q,) of luminance (0-255) area-pooled to at most 16 x 16."""
     covariance: Array
-    """(Q, Q) of luminance (0-255) area-pooled to at most 16 x 16."""
+    """(Q, Q) of the same."""
     spectrum: Array
     """(R,) mean power at radii 1 … ⌊H/2⌋, 0-255 scale."""
     distance: float
     """Mean Euclidean distance between two images, in levels."""
-    duplicates: float
-    """Share of images that equal an earlier one, in [0, 1]."""
+    digests: NDArray[np.uint64]
+    """(D, 2) of the images that differ, sorted."""
     classes: NDArray[np.int64] | None = None
     """(K,) images a classifier puts in each class."""
+
+    @property
+    def duplicates(self) -> float:
+        """Share of images that equal another one, all but one of each kind, in [0, 1]."""
+        return 1 - len(self.digests) / self.n
 
 
 def summarise(images: NDArray[np.uint8], classes: NDArray[np.int64] | None = None, *, chunk: int = 1000) -> Summary:
@@ -56,7 +64,7 @@ def summarise(images: NDArray[np.uint8], classes: NDArray[np.int64] | None = Non
     counts = np.zeros(pixels * 256, np.int64)
     offsets = np.arange(pixels, dtype=np.int64) * 256
     power = np.zeros(min(height, width) // 2)
-    seen: set[bytes] = set()
+    digests = []
     pooled = [area_weights(height, min(_POOLED, height)), area_weights(width, min(_POOLED, width))]
     total, gram = np.zeros(len(pooled[0]) * len(pooled[1])), np.zeros((len(pooled[0]) * len(pooled[1]),) * 2)
     for start in range(0, n, chunk):
@@ -66,10 +74,28 @@ def summarise(images: NDArray[np.uint8], classes: NDArray[np.int64] | None = Non
         flat = (pooled[0] @ luminance(part) @ pooled[1].T).reshape(len(part), -1) - 127.5  # a fixed shift: any chunking adds up
         total += flat.sum(axis=0)
         gram += flat.T @ flat
-        seen.update(image.tobytes() for image in part)
+        digests += [hashlib.blake2b(image, digest_size=16).digest() for image in part]
     mean = total / n
     covariance = (gram - n * np.outer(mean, mean)) / (n - 1)
-    return Summary(n, counts.reshape(pixels, 256), covariance, power / n, mean_distance(images), 1 - len(seen) / n, classes)
+    distinct = np.unique(np.frombuffer(b"".join(digests), np.uint64).reshape(n, 2), axis=0)
+    return Summary(n, counts.reshape(pixels, 256), mean + 127.5, covariance, power / n, mean_distance(images), distinct, classes)
+
+
+def merge(a: Summary, b: Summary) -> Summary:
+    """Summaries of two parts of a set, made anywhere -> that of the whole; `distance` stays that of pairs within a part.
+
+    Covariances after Chan, Golub & LeVeque, "Algorithms for Computing the Sample Variance", American Statistician 1983, eq. 2.1.
+    Raises ValueError where one part was classified and the other was not.
+    """
+    if (a.classes is None) != (b.classes is None):
+        raise ValueError("one part has class counts, the other has none")
+    n, gap = a.n + b.n, b.mean - a.mean
+    scatter = (a.n - 1) * a.covariance + (b.n - 1) * b.covariance + (a.n * b.n / n) * np.outer(gap, gap)
+    return Summary(
+        n, a.counts + b.counts, (a.n * a.mean + b.n * b.mean) / n, scatter / (n - 1), (a.n * a.spectrum + b.n * b.spectrum) / n,
+        (a.n * a.distance + b.n * b.distance) / n, np.unique(np.concatenate([a.digests, b.digests]), axis=0),
+        None if a.classes is None or b.classes is None else a.classes + b.classes,
+    )  # fmt: skip
 
 
 def measure(g: Summary, r: Summary) -> dict[str, float]:
