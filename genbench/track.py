@@ -46,7 +46,9 @@ class Track(BaseModel):
     """Extractors whose FID is shown beside the track's own, never ranked: features that anyone could train against have a witness."""
     reference: Literal["test", "train"] = "test"
     """The split `fid` and its kin are measured against; the other split's FID stands beside it."""
-    metrics: tuple[str, ...] = ("fid", "kid", "is", "prdc", "statistical_fidelity")
+    metrics: tuple[str, ...] = (
+        "fid", "kid", "is", "prdc", "statistical_fidelity", "conditional", "memorisation", "likelihood"
+    )  # fmt: skip
     rank_by: str = "fid"
     seeds: int = Field(5, ge=1)
     """Training seeds 0 … seeds-1 of a ranked row."""
