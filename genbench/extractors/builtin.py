@@ -12,53 +12,78 @@ from genbench.errors import GenbenchError
 from genbench.extractors import Extractor, ExtractorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
-_FEATURES = 128
+_FEATURES, _PHOTO_FEATURES = 128, 256
 
 
 def builtin_extractors() -> list[ExtractorSpec]:
-    """The bundled in-domain CNNs, and torch-fidelity's networks."""
+    """The bundled in-domain CNNs, the reference's own principal components, and torch-fidelity's networks."""
+    from genbench.extractors import fidelity
+
     return [
         _bundled("digits-cnn", "digits"),
         _bundled("mnist-cnn", "mnist"),
+        _bundled("cifar10-cnn", "cifar10", "CIFAR-10 as compressed by JPEG"),
         ExtractorSpec(
-            "cnn", _load_own, _require_own, _FEATURES, "the same CNN trained on data of one's own: genbench extractor train, --weights FILE"
+            "cnn", _load_own, _require_own, _FEATURES,
+            "the same CNNs trained on data of one's own: genbench extractor train, --weights FILE; 256 features of images in colour",
+            version="2",
         ),
-        _fidelity("inception-v3-compat", 2048, "InceptionV3 of the FID paper as torch-fidelity ships it; ImageNet logits", 1008),
-        _fidelity("vgg16", 4096, "VGG-16's second fully connected layer, after its ReLU, through torch-fidelity"),
-        _fidelity("clip-vit-b-32", 512, "CLIP ViT-B/32 image embedding through torch-fidelity"),
-        _fidelity("dinov2-vit-b-14", 768, "DINOv2 ViT-B/14 class token through torch-fidelity"),
-    ]
+        ExtractorSpec(
+            "pixels-pca", _load_pca, _require_pca, 64,
+            "64 leading principal components of the pixels of the reference's train split; needs no weights", fit=_fit_pca,
+        ),
+        *(
+            ExtractorSpec(
+                name, partial(fidelity.load, name=name), partial(fidelity.require, name=name), network.dim, network.description,
+                num_classes=network.num_classes,
+            )
+            for name, network in fidelity.NETWORKS.items()
+        ),
+    ]  # fmt: skip
 
 
-def _bundled(name: str, dataset: str) -> ExtractorSpec:
+def _bundled(name: str, dataset: str, images: str = "") -> ExtractorSpec:
+    from genbench.datasets.builtin import builtin_datasets
+
     said = _sidecar(name)
-    accuracy = float(said["test_accuracy"])
+    recipe, accuracy = said["recipe"], float(said["test_accuracy"])
     return ExtractorSpec(
         name,
         partial(_load_cnn, name=name),
         partial(_require_cnn, name=name),
-        _FEATURES,
-        f"CNN trained on {dataset}'s train split, {said['recipe']['channels']}×{said['recipe']['size']}×{said['recipe']['size']} images;"
+        _PHOTO_FEATURES if recipe.get("photos") else _FEATURES,
+        f"CNN trained on the train split of {images or dataset}, {recipe['channels']}×{recipe['size']}×{recipe['size']} images;"
         f" test accuracy {accuracy:.2%}",
-        num_classes=int(said["recipe"]["num_classes"]),
+        num_classes=int(recipe["num_classes"]),
         labels_of=dataset,
         accuracy=accuracy,
-    )
-
-
-def _fidelity(name: str, dim: int, description: str, num_classes: int = 0) -> ExtractorSpec:
-    from genbench.extractors import fidelity
-
-    return ExtractorSpec(
-        name, partial(fidelity.load, name=name), partial(fidelity.require, name=name), dim, description, num_classes=num_classes
+        version="2",
+        class_names=next(spec.class_names for spec in builtin_datasets() if spec.name == dataset),
     )
 
 
 def _sidecar(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(resources.files("genbench.extractors").joinpath(f"weights/{name}.json").read_text(encoding="utf-8"))
     return found
+
+
+def _fit_pca(device: torch.device, images: NDArray[np.uint8]) -> Extractor:
+    from genbench.extractors.pca import fit
+
+    return fit(device, images)
+
+
+def _load_pca(device: torch.device, weights: Path | None) -> Extractor:
+    raise GenbenchError("extractor pixels-pca has no weights: it is fitted on the images of a reference")
+
+
+def _require_pca(weights: Path | None) -> None:
+    if weights is not None:
+        raise GenbenchError("extractor pixels-pca is fitted on the reference's train split: it takes no --weights")
 
 
 def _load_cnn(device: torch.device, weights: Path | None, name: str) -> Extractor:

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,26 +21,77 @@ if TYPE_CHECKING:
 OFFLINE = "GENBENCH_OFFLINE"
 """Environment variable: set to anything but 0, nothing is ever downloaded."""
 
-_LAYERS = {
-    "inception-v3-compat": ["2048", "logits_unbiased"],  # the inception score's logits lack the bias, as in the original graph
-    "vgg16": ["fc2_relu"],
-    "clip-vit-b-32": ["clip"],
-    "dinov2-vit-b-14": ["dinov2"],
-}
-_HUB_FILES = {
-    "inception-v3-compat": ["checkpoints/weights-inception-2015-12-05-6726825d.pth"],
-    "vgg16": ["checkpoints/vgg16-397923af.pth"],
-    "clip-vit-b-32": ["checkpoints/clip-vit-b-32-40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af.pt"],
-    "dinov2-vit-b-14": ["facebookresearch_dinov2_main", "checkpoints/dinov2_vitb14_pretrain.pth"],
-}
-"""What torch-fidelity keeps in torch's hub folder."""
-_URLS = {
-    "inception-v3-compat": "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
-    "clip-vit-b-32": "https://openaipublic.azureedge.net/clip/models/"
-    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
-    "dinov2-vit-b-14": "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
-}
+
+@dataclass(frozen=True)
+class Network:
+    """A network of torch-fidelity's registry."""
+
+    name: str
+    dim: int
+    description: str
+    url: str
+    """Of its weights."""
+    file: str
+    """Theirs, in torch's hub folder."""
+    layers: tuple[str, ...]
+    """Features, then logits where there are any."""
+    num_classes: int = 0
+    sees: tuple[int, int] | None = None
+    """CLIP: pixels of a side, and of its first kernel's; with `dim` they tell one of its networks from another."""
+
+    @property
+    def takes_weights(self) -> bool:
+        """False where torch-fidelity knows the network only as a whole, code and weights, from torch's hub."""
+        return not self.name.startswith("dinov2")
+
+
+def _clip(name: str, dim: int, what: str, pixels: int, kernel: int, sha: str, file: str) -> Network:
+    url = f"https://openaipublic.azureedge.net/clip/models/{sha}/{file}.pt"
+    description = f"CLIP {what} image embedding through torch-fidelity"
+    return Network(name, dim, description, url, f"checkpoints/{name}-{sha}.pt", ("clip",), sees=(pixels, kernel))
+
+
+def _dinov2(letter: str, dim: int) -> Network:
+    file = f"dinov2_vit{letter}14_pretrain.pth"
+    return Network(
+        f"dinov2-vit-{letter}-14", dim, f"DINOv2 ViT-{letter.upper()}/14 class token through torch-fidelity",
+        f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{letter}14/{file}", f"checkpoints/{file}", ("dinov2",),
+    )  # fmt: skip
+
+
+_INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network(
+            "inception-v3-compat", 2048, "InceptionV3 of the FID paper as torch-fidelity ships it; ImageNet logits",
+            f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_INCEPTION}", f"checkpoints/{_INCEPTION}",
+            ("2048", "logits_unbiased"), 1008,  # the inception score's logits lack the bias, as in the original graph
+        ),
+        Network(
+            "vgg16", 4096, "VGG-16's second fully connected layer, after its ReLU, through torch-fidelity",
+            "https://download.pytorch.org/models/vgg16-397923af.pth", "checkpoints/vgg16-397923af.pth", ("fc2_relu",),
+        ),
+        _clip("clip-vit-b-32", 512, "ViT-B/32", 224, 32, "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af", "ViT-B-32"),
+        _clip("clip-vit-b-16", 512, "ViT-B/16", 224, 16, "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f", "ViT-B-16"),
+        _clip("clip-vit-l-14", 768, "ViT-L/14", 224, 14, "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", "ViT-L-14"),
+        _clip(
+            "clip-vit-l-14-336px", 768, "ViT-L/14 at 336×336", 336, 14,
+            "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02", "ViT-L-14-336px",
+        ),
+        _clip("clip-rn50", 1024, "ResNet-50", 224, 3, "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762", "RN50"),
+        _clip("clip-rn101", 512, "ResNet-101", 224, 3, "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599", "RN101"),
+        _clip("clip-rn50x4", 640, "ResNet-50x4", 288, 3, "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd", "RN50x4"),
+        _clip("clip-rn50x16", 768, "ResNet-50x16", 384, 3, "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa", "RN50x16"),
+        _clip("clip-rn50x64", 1024, "ResNet-50x64", 448, 3, "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c", "RN50x64"),
+        _dinov2("s", 384),
+        _dinov2("b", 768),
+        _dinov2("l", 1024),
+        _dinov2("g", 1536),
+    )
+}  # fmt: skip
+_DINOV2_CODE = "facebookresearch_dinov2_main"
+"""Folder of the network's code in torch's hub folder."""
 _MOST_AT_ONCE = 64
 """Images: at 299×299 and float32 a batch of 500 would need gigabytes."""
 
@@ -66,10 +118,14 @@ class FidelityExtractor:
         parts = []
         with float32_inference(self._device):
             for part in torch.split(images, _MOST_AT_ONCE):
-                # one grey channel becomes three after quantisation
-                parts.append(self._network(part.to(self._device).expand(-1, 3, -1, -1)))
+                parts.append(self._network(to_rgb(part.to(self._device))))
         features, *logits = (torch.cat(layer) for layer in zip(*parts, strict=True))
         return features, logits[0] if logits else None
+
+
+def to_rgb(images: Tensor) -> Tensor:
+    """(B, 1 or 3, H, W) uint8 -> (B, 3, H, W): one grey channel becomes three, after quantisation."""
+    return images.expand(-1, 3, -1, -1)
 
 
 def load(device: torch.device, weights: Path | None, name: str) -> FidelityExtractor:
@@ -81,7 +137,7 @@ def load(device: torch.device, weights: Path | None, name: str) -> FidelityExtra
 def require(weights: Path | None, name: str) -> None:
     """Make sure of the weights: a file given, or torch-fidelity's own, fetched where they are not yet. Raises GenbenchError."""
     if weights is not None:
-        if name == "dinov2-vit-b-14":
+        if not NETWORKS[name].takes_weights:
             raise GenbenchError(f"extractor {name} comes from torch's hub as a whole: --weights cannot replace its weights")
         if not weights.is_file():
             raise GenbenchError(f"extractor {name}: no weights file {weights}")
@@ -95,8 +151,8 @@ def cached(name: str) -> bool:
     """True where torch's hub folder holds the weights, so that nothing need be downloaded."""
     import torch
 
-    hub = Path(torch.hub.get_dir())
-    return all((hub / part).exists() for part in _HUB_FILES[name])
+    hub, network = Path(torch.hub.get_dir()), NETWORKS[name]
+    return (hub / network.file).exists() and (network.takes_weights or (hub / _DINOV2_CODE).exists())
 
 
 def _build(name: str, weights: Path | None) -> nn.Module:
@@ -109,28 +165,41 @@ def _build(name: str, weights: Path | None) -> nn.Module:
 
     was_cached = weights is not None or cached(name)
     try:
-        if weights is not None and name != "clip-vit-b-32":  # CLIP's is a TorchScript archive, which holds no pickled code
+        if weights is not None and NETWORKS[name].sees is None:  # CLIP's is a TorchScript archive, which holds no pickled code
             # torch-fidelity unpickles anything: let it see only what holds tensors alone
             torch.load(weights, map_location="cpu", weights_only=True)
         # constructors initialise: not from the random stream of whoever trains here
         with _quiet(), torch.random.fork_rng(devices=[]):
             path = None if weights is None else str(weights)
-            network: nn.Module = FEATURE_EXTRACTORS_REGISTRY[name](name, _LAYERS[name], feature_extractor_weights_path=path, verbose=False)
+            network: nn.Module = FEATURE_EXTRACTORS_REGISTRY[name](
+                name, list(NETWORKS[name].layers), feature_extractor_weights_path=path, verbose=False
+            )  # fmt: skip
+        _check_clip(network, NETWORKS[name])
     except Exception as error:  # URLError, RuntimeError, UnpicklingError, KeyError, … of three libraries
         why = " ".join(str(error).split())[:200] or type(error).__name__
         if was_cached:
-            where = weights or Path(torch.hub.get_dir()) / _HUB_FILES[name][-1]
+            where = weights or Path(torch.hub.get_dir()) / NETWORKS[name].file
             raise GenbenchError(f"extractor {name}: the weights in {where} are not the network's, or damaged: {why}") from None
         raise _missing(name, f"the download failed: {why}") from None
     return network
 
 
+def _check_clip(network: Any, asked: Network) -> None:
+    """torch-fidelity builds whichever CLIP network a file holds. Raises ValueError where it is another than was asked for."""
+    if asked.sees is None:
+        return
+    visual = network.model.visual
+    found = (visual.output_dim, int(network.resolution), int(visual.conv1.kernel_size[0]))
+    if found != (asked.dim, *asked.sees):
+        raise ValueError(f"embedding, pixels and first kernel are {found}, not {(asked.dim, *asked.sees)}")
+
+
 def _missing(name: str, why: str) -> GenbenchError:
     import torch
 
-    place = Path(torch.hub.get_dir()) / _HUB_FILES[name][-1]
-    other = "" if name == "dinov2-vit-b-14" else ", or pass --weights PATH"
-    return GenbenchError(f"extractor {name}: its weights are not here ({why}); get {_URLS[name]} and save it as {place}{other}")
+    place = Path(torch.hub.get_dir()) / NETWORKS[name].file
+    other = ", or pass --weights PATH" if NETWORKS[name].takes_weights else ""
+    return GenbenchError(f"extractor {name}: its weights are not here ({why}); get {NETWORKS[name].url} and save it as {place}{other}")
 
 
 def _state_digest(network: nn.Module) -> str:

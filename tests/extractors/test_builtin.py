@@ -2,12 +2,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from genbench.datasets import DatasetSpec, Split
+from genbench.datasets.encoded import encoded, labels_of, open_source
 from genbench.datasets.prepare import digest, prepare
 from genbench.errors import GenbenchError
 from genbench.extractors import builtin
@@ -15,15 +18,22 @@ from genbench.extractors.builtin import builtin_extractors
 from genbench.extractors.cnn import file_digest
 from genbench.extractors.recipe import accuracy
 
+CIFAR10_EVERY_SEVENTH = 0.87194
+"""Accuracy on test images 0, 7, 14, ..., as measured when the weights were made."""
 CPU = torch.device("cpu")
 SPECS = {spec.name: spec for spec in builtin_extractors()}
 WEIGHTS = Path(builtin.__file__).parent / "weights"
-BUNDLED = ["digits-cnn", "mnist-cnn"]
+BUNDLED = {"digits-cnn": 2**19, "mnist-cnn": 2**20, "cifar10-cnn": 3 * 10**6}
+"""Most bytes of each."""
 
 
-def mnist_root():
-    roots = [Path(path) for path in (os.environ.get("GENBENCH_DATA"), Path(__file__).parents[2].parent / "shared" / "data") if path]
-    return next((root for root in roots if (root / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()), None)
+def root_with(path):
+    roots = [Path(root) for root in (os.environ.get("GENBENCH_DATA"), Path(__file__).parents[2].parent / "shared" / "data") if root]
+    return next((root for root in roots if (root / path).is_file()), None)
+
+
+MNIST = root_with("MNIST/raw/train-images-idx3-ubyte")
+CIFAR10 = root_with("cifar10-jpeg/test.zip")
 
 
 def sidecar(name):
@@ -39,7 +49,7 @@ def test_listing_extractors_imports_neither_torch_nor_scipy():
 @pytest.mark.parametrize("name", BUNDLED)
 def test_the_shipped_weights_are_small_and_are_those_of_their_sidecar(name):
     path = WEIGHTS / f"{name}.safetensors"
-    assert path.stat().st_size < 2**20
+    assert path.stat().st_size < BUNDLED[name]
     assert sidecar(name)["digest"] == file_digest(path) == SPECS[name].load(CPU, None).digest
     assert SPECS[name].accuracy == sidecar(name)["test_accuracy"]
     assert f"{SPECS[name].accuracy:.2%}" in SPECS[name].description
@@ -64,10 +74,50 @@ def test_digits_cnn_reaches_its_accuracy_on_images_it_never_saw():
     check_accuracy("digits-cnn", prepare("digits", 8))
 
 
-@pytest.mark.skipif(mnist_root() is None, reason="MNIST is not here: neither under GENBENCH_DATA nor in ../shared/data")
+@pytest.mark.skipif(MNIST is None, reason="MNIST is not here: neither under GENBENCH_DATA nor in ../shared/data")
 def test_mnist_cnn_reaches_its_accuracy_on_images_it_never_saw():
     assert SPECS["mnist-cnn"].accuracy >= 0.993
-    check_accuracy("mnist-cnn", prepare("mnist", 32, mnist_root()))
+    check_accuracy("mnist-cnn", prepare("mnist", 32, MNIST))
+
+
+@pytest.mark.skipif(CIFAR10 is None, reason="cifar10-jpeg is not here: neither under GENBENCH_DATA nor in ../shared/data")
+def test_cifar10_cnn_reaches_its_accuracy_on_images_it_never_saw():
+    said = sidecar("cifar10-cnn")
+    assert said["test_accuracy"] >= 0.85
+    assert said["recipe"]["dataset"] == "folder:cifar10-jpeg"
+    assert "JPEG" in SPECS["cifar10-cnn"].description
+    assert "JPEG-compressed" in said["images"]
+    source = open_source(CIFAR10 / "cifar10-jpeg" / "test.zip")
+    labels, names = labels_of(source)
+    assert names == SPECS["cifar10-cnn"].class_names
+    some = np.arange(0, 10_000, 7)
+    split = Split(encoded(source)[some], labels[some])
+    extractor = SPECS["cifar10-cnn"].load(CPU, None)
+    assert accuracy(extractor, split) == pytest.approx(CIFAR10_EVERY_SEVENTH, abs=1.5 / len(split))
+    features, logits = extractor(torch.from_numpy(split.images[:500]))
+    assert features.shape == (500, SPECS["cifar10-cnn"].dim)
+    assert logits.shape == (500, SPECS["cifar10-cnn"].num_classes)
+    assert features.double().var(dim=0).mean().item() == pytest.approx(1, abs=0.1)  # 1 over the train split
+
+
+def test_logits_name_the_labels_of_a_dataset_by_its_name_or_by_its_words():
+    def data(name, *names):
+        return DatasetSpec(name, lambda root: {}, 3, 32, len(names), class_names=names)
+
+    spec, words = SPECS["cifar10-cnn"], SPECS["cifar10-cnn"].class_names
+    assert words[0] == "airplane"
+    assert words[9] == "truck"
+    assert spec.names_labels_of(data("folder:anywhere", *words))
+    assert spec.names_labels_of(data("cifar10"))
+    assert not spec.names_labels_of(data("folder:anywhere", *reversed(words)))
+    assert not spec.names_labels_of(data("folder:anywhere", *words[:9]))
+    assert not spec.names_labels_of(data("folder:anywhere"))
+    digits = SPECS["mnist-cnn"].class_names
+    assert digits == tuple("0123456789")
+    assert SPECS["mnist-cnn"].names_labels_of(data("mnist", *digits))
+    assert not SPECS["mnist-cnn"].names_labels_of(data("folder:anywhere", *digits))  # any ten folders may be called so
+    assert not SPECS["vgg16"].names_labels_of(data(""))
+    assert not replace(spec, num_classes=0).names_labels_of(data("cifar10", *words))
 
 
 def test_features_have_mean_variance_one_over_the_train_split():
