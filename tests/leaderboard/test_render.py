@@ -259,8 +259,8 @@ def test_further_measures_stand_in_sections_with_the_rows_that_have_them(tmp_pat
     assert "*real data (holdout, equal N)*" in rows["Memorisation"][-1]
     assert "0.010 | 62.00" in rows["Memorisation"][-1]
     assert [line.split(" | ")[1] for line in rows["Likelihood and reconstruction"][2:]] == ["vae-b"]
-    assert [line.split(" | ")[1] for line in rows["Images on request"][2:]] == ["cgan-c", "*real data (train, equal N)*"]
+    assert [line.split(" | ")[1] for line in rows["Images on request"][2:]] == ["cgan-c", "*real data (holdout, equal N)*"]
     page = (tmp_path / "out" / "site" / "mnist-3m.html").read_text()
     titles = re.findall(r"<summary>(.*?)</summary>", page)
     assert titles[:4] == list(parts)
-    assert page.count("holdout, equal N") == 1
+    assert page.count("holdout, equal N") == 2
