@@ -105,5 +105,5 @@ def _weights() -> Iterator[Finding]:
         except GenbenchError as error:
             yield Finding(False, "extractor", name, _missing(error))
         else:
-            accuracy = entry.spec.accuracy
-            yield Finding(True, "extractor", name, f"test accuracy {accuracy:.2%}" if accuracy else "weights are here")
+            accuracy, here = entry.spec.accuracy, "weights are here" if entry.spec.fit is None else "needs no weights"
+            yield Finding(True, "extractor", name, f"test accuracy {accuracy:.2%}" if accuracy else here)

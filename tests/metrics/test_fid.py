@@ -56,3 +56,11 @@ def test_without_infinity_the_error_at_n_is_the_same(fid: ModuleType) -> None:
     assert (part.fid, part.fid_se) == (whole.fid, whole.fid_se)
     assert np.isnan([part.infinity, part.infinity_se]).all()
     assert np.isfinite([whole.infinity, whole.infinity_se]).all()
+
+
+def test_moments_of_more_dimensions_than_a_block(fid: ModuleType) -> None:
+    x = np.random.default_rng(3).standard_normal((40, 300)) @ np.diag(np.linspace(1, 3, 300)) + 7
+    mean, covariance, n = fid.moments([x[:13], x[13:]])
+    np.testing.assert_allclose(mean, x.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(covariance, np.cov(x, rowvar=False), atol=1e-12)
+    assert n == 40

@@ -37,10 +37,11 @@ from tests.metrics.conftest import MODULES
 
 SABOTAGES = [
     # (module, text, replacement)
-    ("fid", "/ (self._n - 1)", "/ self._n"),
-    ("fid", "self._shift = x.mean(axis=0)", "self._shift = 0 * x.mean(axis=0)"),
+    ("fid", "S *= 1 / (self._n - 1)", "S *= 1 / self._n"),
+    ("fid", "self._shift = x.mean(axis=0, dtype=np.float64)", "self._shift = 0 * x.mean(axis=0, dtype=np.float64)"),
     ("fid", "return self._shift + mean, S", "return mean, S"),
-    ("fid", "np.triu(S, 1).T", "np.triu(S, 2).T"),
+    ("fid", "np.triu(S[rows, rows], 1).T", "np.triu(S[rows, rows], 2).T"),
+    ("fid", "S[rows, i + block :].T", "0"),
     ("fid", "- 2 * trace_sqrt(", "- trace_sqrt("),
     ("fid", "float(shift @ shift)", "float(shift @ shift) ** 0.5"),
     ("fid", "+ self.trace + other.trace", "+ self.trace + self.trace"),
