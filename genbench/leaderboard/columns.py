@@ -206,9 +206,12 @@ def column(
     )
 
 
-def sort_key(col: Column) -> tuple[int, str]:
-    """The order of columns: quality, speed, details, then what plugins add, by name."""
-    return (_ORDER.get(col.key.partition("@")[0], len(_ORDER)), col.key)
+def sort_key(col: Column) -> tuple[float, str]:
+    """The order of columns: quality, the same by other extractors, speed, further measures, then what plugins add, by name."""
+    name, _, other = col.key.partition("@")
+    if other and col.group == "quality":
+        return (_ORDER["statistical_fidelity"] + 0.5, col.key)
+    return (_ORDER.get(name, len(_ORDER)), col.key)
 
 
 def group_thousands(value: float) -> str:

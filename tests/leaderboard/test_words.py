@@ -7,7 +7,7 @@ import pytest
 
 from genbench.leaderboard import text, words
 from genbench.leaderboard.aggregate import read
-from genbench.leaderboard.columns import KNOWN, column, write
+from genbench.leaderboard.columns import KNOWN, column, sort_key, write
 from genbench.track import parse_track, shipped_tracks
 
 
@@ -137,3 +137,9 @@ def test_flags_say_in_how_many_runs(make, tmp_path):
     records = [make.record("a", 0, 1.0, flags=["collapsed"]), make.record("a", 1, 1.0)]
     (table,) = read(make.write(tmp_path, *records)).tables
     assert table.rows[0].flags == ("collapsed (in 1 of 2)",)
+
+
+def test_columns_of_other_extractors_follow_the_tracks_own():
+    keys = ["train_throughput", "fid@pixels-pca", "theirs", "w1", "fid", "statistical_fidelity", "fid_infinity"]
+    ordered = [col.key for col in sorted((column(key, "lower") for key in keys), key=sort_key)]
+    assert ordered == ["fid", "fid_infinity", "statistical_fidelity", "fid@pixels-pca", "train_throughput", "w1", "theirs"]

@@ -195,7 +195,7 @@ FLOOR = {"exact_copies": 0.0, "auth_pct": 60.0, "ct": 0.0, "nn_excess": 3.0}
         (FLOOR | {"exact_copies": 1.0}, ["memorised: 100 % exact copies"]),
         (FLOOR | {"exact_copies": 0.02}, ["memorised: 2 % exact copies"]),
         (FLOOR | {"exact_copies": 0.01}, []),
-        ({"auth_pct": 8.0, "ct": -31.4, "nn_excess": 17.9}, ["nearer to training than to test images (AuthPct 8, C_T -31, excess 18 σ)"]),
+        ({"auth_pct": 8.0, "ct": -31.4, "nn_excess": 17.9}, ["nearer to training than to test images"]),
         ({"auth_pct": 8.0, "ct": -31.4, "nn_excess": 8.0}, []),  # a collapsed model, or one near test images as well
         ({"auth_pct": 31.0, "ct": -31.4, "nn_excess": 17.9}, []),
         ({"auth_pct": 8.0, "ct": -4.0, "nn_excess": 17.9}, []),
