@@ -9,10 +9,10 @@ from genbench.metrics import Evidence, Measurement, MetricSpec
 
 
 def builtin_metrics() -> list[MetricSpec]:
-    """FID, KID, IS, precision / recall / density / coverage, statistical fidelity."""
+    """The measures of quality, and the panels: conditional, likelihood, memorisation."""
     return [
         MetricSpec(
-            "fid", _of("fid"), "arXiv:1706.08500", "Fréchet distance of features, against both splits and at infinite N", needs=()
+            "fid", _of("fid"), "arXiv:1706.08500", "Fréchet distance of features, at N images and at infinitely many", needs=()
         ),
         MetricSpec("kid", _of("kid"), "arXiv:1801.01401", "kernel distance of features, unbiased", version="2"),
         MetricSpec("is", _of("inception_score"), "arXiv:1606.03498", "Inception Score of the extractor's classifier", needs=()),
