@@ -19,7 +19,7 @@ import pluggy
 from genbench import builtins, hookspecs
 from genbench.errors import GenbenchError, unknown
 from genbench.modelfile import contract_problem, is_file, load_model_file
-from genbench.origin import KINDS, Broken, Entry, Kind, explain, mentions, origin, plugin_points, source_digest
+from genbench.origin import KINDS, Broken, Entry, Kind, explain, mentions, model_digest, origin, plugin_points, source_digest
 
 if TYPE_CHECKING:
     from genbench.datasets import DatasetSpec
@@ -177,8 +177,15 @@ def _register(
                 if problem:
                     failed.append(broken(f"{hook}: {problem}", kind, name))
                 else:
-                    entries[kind].append(replace(source, spec=item))
+                    entries[kind].append(replace(source, spec=item, digest=_digest(kind, item, source)))
     return failed
+
+
+def _digest(kind: Kind, item: Any, source: Entry[None]) -> str:
+    """Of what a plugin registers: of a model whose class is in the plugin's own package, the files it is made of; else the plugin's."""
+    if kind == "model" and item.cls.__module__.partition(".")[0] == source.source.partition(":")[0].partition(".")[0]:
+        return model_digest(item.cls.__module__) or source.digest
+    return source.digest
 
 
 def _unknown_hook(plugin: Any) -> str:

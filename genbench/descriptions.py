@@ -44,7 +44,7 @@ class _Description(_Part):
     version: str
     """Of the distribution."""
     digest: str
-    """SHA-256 over the plugin's source files."""
+    """SHA-256 over the plugin's source files; of a model, over those it is made of."""
     source: str
     """What `genbench.catalogue.load_entry` takes: an entry point's value, or a file's absolute path and class."""
 

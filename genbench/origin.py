@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import sysconfig
@@ -25,7 +26,7 @@ class Entry(Generic[T_co]):
     distribution: str
     version: str
     digest: str
-    """SHA-256 over the plugin's ``*.py`` files."""
+    """SHA-256 over the plugin's ``*.py`` files; of a model, over those it is made of (`model_digest`)."""
     source: str
     """What `load_entry` takes: an entry point's value (``genbench_gans``), or a file's absolute path and class."""
 
@@ -93,7 +94,28 @@ def source_files(module: str) -> list[tuple[str, Path]]:
 
 def source_digest(module: str) -> str:
     """Module or entry point's value -> SHA-256 over names and contents of its `source_files`; empty where none is found."""
-    files = source_files(module)
+    return _digest(source_files(module))
+
+
+def model_digest(module: str) -> str:
+    """The module that defines a model's class -> SHA-256 over that file and those of its package that it names in imports, and so on.
+
+    A neighbour's new file, a preset or a description leaves it alone, so the records of a model stay comparable while its package
+    grows. Imports are read from the source, not executed; one made at run time (``importlib``) is not seen. Empty where nothing is found.
+    """
+    package = module.partition(".")[0]
+    files = {_dotted(package, name): (name, path) for name, path in source_files(package)}
+    found: dict[str, tuple[str, Path]] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        if name in files and name not in found:
+            found[name] = files[name]
+            pending += _named_in(files[name][1], name, files)
+    return _digest(sorted(found.values()))
+
+
+def _digest(files: list[tuple[str, Path]]) -> str:
     whole = hashlib.sha256()
     for name, path in files:
         try:
@@ -102,6 +124,30 @@ def source_digest(module: str) -> str:
             content = b""
         whole.update(f"{name}\0{len(content)}\0".encode() + content)
     return whole.hexdigest() if files else ""
+
+
+def _dotted(package: str, file: str) -> str:
+    """``("genbench_gans", "nets/resnet.py")`` -> ``genbench_gans.nets.resnet``."""
+    parts = [part for part in file.removesuffix(".py").split("/") if part != "__init__"]
+    return package if parts == [package] else ".".join([package, *parts])
+
+
+def _named_in(path: Path, name: str, known: dict[str, tuple[str, Path]]) -> list[str]:
+    """The modules, of those known, that a file's import statements name."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, ValueError, SyntaxError):
+        return []
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = name.split(".")[: len(name.split(".")) - node.level + (path.name == "__init__.py")] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            # ``from package import module`` names the module, ``from package import function`` the package's own file
+            found += [f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names]
+    return [module for module in found if module in known]
 
 
 def mentions(point: EntryPoint, kind: Kind) -> bool:

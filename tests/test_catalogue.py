@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
@@ -10,7 +11,7 @@ from genbench import catalogue as catalogue_module
 from genbench.catalogue import load_catalogue, load_entry, plugin_manager
 from genbench.errors import GenbenchError
 from genbench.modelfile import is_file, load_model_file
-from genbench.origin import KINDS, source_digest
+from genbench.origin import KINDS, model_digest, source_digest
 
 METRICS = """
 import genbench
@@ -249,6 +250,46 @@ def test_the_digest_of_a_namespace_package_is_of_its_own_part(site):
     before = source_digest("space.ours")
     (site.folder / "space" / "theirs" / "__init__.py").write_text("# changed")
     assert source_digest("space.ours") == before != source_digest("space.theirs")
+
+
+def test_a_models_digest_covers_the_files_it_is_made_of_and_no_neighbours(site):
+    package = site.folder / "zoo"
+    (package / "nets").mkdir(parents=True)
+    files = {
+        "__init__.py": "raise SystemExit('executed')", "gan.py": "from zoo.nets import blocks\nfrom .losses import hinge\nimport torch",
+        "losses.py": "import zoo.numbers", "numbers.py": "one = 1", "vae.py": "from zoo.nets import Encoder",
+        "nets/__init__.py": "from .deep import Encoder", "nets/blocks.py": "wide = 2", "nets/deep.py": "class Encoder: ...",
+    }  # fmt: skip
+    for name, content in files.items():
+        (package / name).write_text(content)
+    before = {name: model_digest(f"zoo.{name}") for name in ("gan", "vae")}
+    assert len(set(before.values())) == 2
+    made_of = {"gan": {"gan.py", "losses.py", "numbers.py", "nets/blocks.py"}, "vae": {"vae.py", "nets/__init__.py", "nets/deep.py"}}
+    for name, content in files.items():
+        (package / name).write_text(content + "\n# changed")
+        assert {model for model in before if model_digest(f"zoo.{model}") != before[model]} == {m for m in made_of if name in made_of[m]}
+        (package / name).write_text(content)
+    assert model_digest("zoo.no_such_file") == model_digest("no_such_package.gan") == ""
+
+
+def test_a_registered_model_has_its_own_digest(site):
+    package = site.folder / "many"
+    package.mkdir()
+    for name in ("first", "second"):
+        code = (
+            f"from torch import nn\nclass {name.title()}(nn.Module):\n    def __init__(self, image): ...\n"
+            "    def configure_optimizers(self): ...\n    def training_step(self, batches, optimizers): ...\n    def sample(self, n): ...\n"
+        )
+        (package / f"{name}.py").write_text(code)
+    (package / "__init__.py").write_text("")
+    hook = (
+        "from many.first import First\nfrom many.second import Second\nfrom genbench import ModelSpec, hookimpl\n"
+        "@hookimpl\ndef genbench_models(): return [ModelSpec('first', First, 'other'), ModelSpec('second', Second, 'other')]\n"
+    )
+    (package / "hooks.py").write_text(hook)
+    found = load(EntryPoint("many", "many.hooks", "genbench"))
+    assert found.broken == ()
+    assert {name: entry.digest for name, entry in found.models.items()} == {m: model_digest(f"many.{m}") for m in ("first", "second")}
 
 
 def test_files_are_told_from_names():
