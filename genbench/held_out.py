@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
@@ -15,13 +16,10 @@ from genbench.datasets import Split
 from genbench.datasets.resident import to_unit
 from genbench.errors import GenbenchError
 from genbench.metrics import Density, ModelEvidence
+from genbench.metrics.likelihood import bounds
 from genbench.sample import quantise, sampling
 from genbench.seeds import stream
 
-IMAGES = 500
-"""Images asked about, at most. With `WEIGHTS` it bounds the cost: 25 000 decoded images, 6 s of `conv-vae` at 3 x 32 x 32 on two cores."""
-WEIGHTS = 50
-"""k of the importance-weighted bound. Another k, another version of the metric."""
 CHUNK = 100
 """Images in one call; part of what a seed means."""
 SUBSET = 0
@@ -37,9 +35,17 @@ def density(model: nn.Module) -> Density | None:
     return next((kind for kind in get_args(Density) if kind == said), None)
 
 
-def consult(model: nn.Module, test: Split, seed: int, device: torch.device) -> dict[str, NDArray[Any]]:
-    """Ask a model about a random subset of test images -> arrays for `as_evidence`; empty where it has no method that answers.
+def prior(model: nn.Module) -> str:
+    """Where the latents of the model's samples come from, in its own words; empty where it does not say."""
+    return _word(model, "prior")[:60]
 
+
+def consult(
+    model: nn.Module, test: Split, seed: int, device: torch.device, *, most: int = 500, k: int = 50
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """Ask a model about a random subset of at most `most` test images -> arrays for `as_evidence`; empty where no method of it answers.
+
+    `k` weights an image. 500 images and 50 weights bound the cost: 25 000 decoded images, 6 s of `conv-vae` at 3 x 32 x 32 on two cores.
     Images of a continuous density are dequantised for `log_weights`: level k becomes 2 (k + u) / 256 - 1, u uniform in [0, 1). A method
     that takes `labels` gets theirs. One that raises or answers in another form is noted, and costs only its own measures.
     """
@@ -47,21 +53,31 @@ def consult(model: nn.Module, test: Split, seed: int, device: torch.device) -> d
     if not methods or len(test) == 0:
         return {}
     kind = density(model)
-    index = np.sort(np.random.default_rng(SUBSET).permutation(len(test))[:IMAGES])
+    index = np.sort(np.random.default_rng(SUBSET).permutation(len(test))[:most])
     images = torch.from_numpy(np.ascontiguousarray(test.images[index]))
     labels = None if test.labels is None else torch.from_numpy(test.labels[index]).to(device)
     labelled = "log_weights" in methods and _takes_labels(methods["log_weights"])
     found: dict[str, NDArray[Any]] = {"index": index, "density": np.array(kind or ""), "labelled": np.array(labelled)}
-    found["prior"] = np.array(_word(model, "prior")[:60])
+    found["prior"] = np.array(prior(model))
     for name, method in methods.items():
         try:
-            answers = list(_answers(name, method, images, labels, kind, seed, device, model))
+            answers = list(_answers(name, method, images, labels, kind, seed, device, model, k))
             found[name] = np.concatenate(answers, axis=1 if name == "log_weights" else 0)
         except GenbenchError as error:
             found[f"problem {name}"] = np.array(str(error))
         except Exception as error:
             found[f"problem {name}"] = np.array(f"{name} raised {type(error).__name__}: {' '.join(str(error).split())[:150]}")
     return found
+
+
+def holdout_nll(model: nn.Module, holdout: Split, seed: int, device: torch.device) -> float:
+    """Minus the importance-weighted bound (k = 50) averaged over at most 500 holdout images: nats of black and white images, else bits
+    per dimension; lower is better, NaN where the model says nothing."""
+    found = consult(model, holdout, seed, device)
+    if "log_weights" not in found:
+        return math.nan
+    bound = next(m for m in bounds(as_evidence(found, holdout)) if m.name.startswith("iwae"))
+    return math.nan if bound.value is None else bound.value * (-1 if bound.better == "higher" else 1)
 
 
 def as_evidence(arrays: Mapping[str, NDArray[Any]], test: Split) -> ModelEvidence:
@@ -86,7 +102,7 @@ def dequantise(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def _answers(
     name: str, method: Callable[..., Any], images: Tensor, labels: Tensor | None, kind: Density | None, seed: int,
-    device: torch.device, model: nn.Module,
+    device: torch.device, model: nn.Module, k: int,
 ) -> Iterator[NDArray[Any]]:  # fmt: skip
     """One method's answers, a chunk of images at a time. Raises GenbenchError for one of another form."""
     told = labels if _takes_labels(method) else None
@@ -99,16 +115,16 @@ def _answers(
             x = dequantise(some, torch.Generator().manual_seed(number)) if continuous else to_unit(some)
             x = x.to(device).contiguous(memory_format=torch.channels_last)
             more = {} if told is None else {"labels": told[start : start + CHUNK]}
-            answer = method(x, WEIGHTS, **more) if name == "log_weights" else method(x, **more)
-            yield _checked(name, answer, some)
+            answer = method(x, k, **more) if name == "log_weights" else method(x, **more)
+            yield _checked(name, answer, some, k)
 
 
-def _checked(name: str, answer: object, images: Tensor) -> NDArray[Any]:
+def _checked(name: str, answer: object, images: Tensor, k: int) -> NDArray[Any]:
     """An answer -> its array. Raises GenbenchError that says what it must be."""
     n = len(images)
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
         raise GenbenchError(f"{name} returned {answer.dtype if isinstance(answer, Tensor) else type(answer).__name__}, not a float tensor")
-    expected = {"log_weights": (WEIGHTS, n), "reconstruct": tuple(images.shape)}.get(name)
+    expected = {"log_weights": (k, n), "reconstruct": tuple(images.shape)}.get(name)
     if expected is not None and tuple(answer.shape) != expected:
         raise GenbenchError(f"{name} returned shape {tuple(answer.shape)}; it must be {expected}")
     if answer.ndim < 2 or (expected is None and len(answer) != n):

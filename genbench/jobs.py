@@ -80,6 +80,7 @@ class Sampled(BaseModel):
     sample_waited: float
     peak_bytes: int
     flags: tuple[str, ...]
+    prior: str
 
 
 class Scored(BaseModel):

@@ -71,7 +71,7 @@ class ModelRef(_Part):
     distribution: str
     version: str
     digest: str
-    """SHA-256 over the plugin's source files."""
+    """SHA-256 over the source files the model is made of: its own and those of its package that it imports."""
     hparams: dict[str, bool | int | float | str | None] = {}
     """Every hparam in force."""
     changed: dict[str, bool | int | float | str | None] = {}
@@ -141,6 +141,10 @@ class Throughput(_Part):
     energy_joules: Finite | None = None
 
 
+HOLDOUT_NLL = "holdout_nll"
+"""Among the losses of a curve, where the track ranks by likelihood: minus the importance-weighted bound on 500 holdout images, k = 50."""
+
+
 class CurvePoint(_Part):
     """The state of a run at one share of its budget."""
 
@@ -184,6 +188,9 @@ class RunRecord(_Part):
     throughput: Throughput | None = None
     flags: tuple[str, ...] = ()
     """Words such as ``collapsed`` or ``clipped 3 %``."""
+    prior: str = ""
+    """Where the latents of the samples came from, in the model's own words: ``N(0, I)``, ``GMM(20)``, ``autoregressive``; it decides
+    a VAE's FID. Empty where the model does not say."""
     extractor_accuracy: Finite | None = None
     environment: Environment | None = None
     digests: dict[str, str] = {}

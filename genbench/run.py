@@ -145,6 +145,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         return failed(outcome)
     sampled = Sampled.model_validate(outcome.result)
     draft["digests"] |= {"samples": sampled.samples}
+    draft["prior"] = sampled.prior
     measured = {"sample": sampled.sample_rates, "sample_waited": sampled.sample_waited, "sample_peak_bytes": sampled.peak_bytes}
     draft["throughput"] = trained.throughput.model_copy(update=measured)
 

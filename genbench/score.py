@@ -276,7 +276,7 @@ class Scorer:
             "quantisation": self._quantisation,
             "extractor": extractor,
             "dtype": DTYPE,
-            "metric": [metric.name, metric.version, m.name],
+            "metric": [metric.name, metric.version, m.name, *([m.under] if m.under else [])],
         })  # fmt: skip
         return Score(
             name=m.name, value=m.value, better=m.better, unit=m.unit, interval=m.interval, floor=floor,

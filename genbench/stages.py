@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from genbench import machine
 from genbench.errors import GenbenchError
 from genbench.jobs import Check, Checked, Job, Sampled, Scored, Trained
-from genbench.records import CurvePoint, Spent, Throughput
+from genbench.records import HOLDOUT_NLL, CurvePoint, Spent, Throughput
 from genbench.track import Track
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def train(job: Job, send: Send) -> Trained:
     from genbench import checkpoint, resume, throughput
     from genbench.budget import CONTENDED, Budget, Meter
     from genbench.datasets.resident import TrainingBatches
-    from genbench.held_out import density
+    from genbench.held_out import density, holdout_nll
     from genbench.model import Optimizers
     from genbench.sample import draw
     from genbench.seeds import stream
@@ -92,13 +92,15 @@ def train(job: Job, send: Send) -> Trained:
     state = job.folder / "state"
     earlier, drawn = resume.restore(state, model, optimizers, batches, meter) or ([], [])
 
-    def on_point(point: Point) -> None:
+    def on_point(point: Point) -> dict[str, float]:
         send("pause")
         if track.curve_samples:
             n = min(track.curve_samples, track.num_samples, _available(model))
             drawn.append(draw(model, n, spec.seed, image, labels=_labels(model, data, n, spec.seed, "curve"), stream_name="curve").images)
-        send("tick", phase="curve", **asdict(point))
+        measured = {HOLDOUT_NLL: holdout_nll(model, data.holdout, spec.seed, device)} if track.ranks_by_likelihood else {}
+        send("tick", phase="curve", **asdict(point) | {"losses": {**point.losses, **measured}})
         send("resume")
+        return measured
 
     quiet = throughput.gemm_rate(device, synchronize)
     send("started", parameters=sum(p.numel() for p in model.parameters()))
@@ -142,7 +144,7 @@ def sample(job: Job, send: Send) -> Sampled:
 
     from genbench import checkpoint, throughput
     from genbench.grid import save_grid
-    from genbench.held_out import consult
+    from genbench.held_out import consult, prior
     from genbench.sample import balanced_labels, draw
 
     device, seed = torch.device(job.device), job.spec.seed
@@ -161,7 +163,9 @@ def sample(job: Job, send: Send) -> Sampled:
         flags.append("conditional")
     speed = throughput.sampling_throughput(model, synchronize=throughput.synchronizer(device), labels=samples.labels)
     peak = throughput.peak_bytes(device)
-    said = consult(model, data.test, seed, device) if "model" in _needs(job.spec.track) else {}
+    track = job.spec.track
+    asking = "model" in _needs(track)
+    said = consult(model, data.test, seed, device, most=track.held_out_images, k=track.importance_samples) if asking else {}
     if checkpoint.state_digest(model) != before:
         raise GenbenchError("the model's parameters or buffers changed after training was over; sample() and its like must not train")
     _save_npz(job.folder / "samples.npz", **arrays)
@@ -173,7 +177,9 @@ def sample(job: Job, send: Send) -> Sampled:
     if speed.contended:
         flags.append("sampling speed contended")  # by how much: `Throughput.sample_waited`
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
-    return Sampled(samples=digest, sample_rates=speed.rates, sample_waited=speed.waited, peak_bytes=peak, flags=tuple(flags))
+    return Sampled(
+        samples=digest, sample_rates=speed.rates, sample_waited=speed.waited, peak_bytes=peak, flags=tuple(flags), prior=prior(model)
+    )  # fmt: skip
 
 
 def score(job: Job, send: Send) -> Scored:

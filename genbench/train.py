@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -64,15 +64,15 @@ def train(
     device: torch.device,
     precision: str = "fp32",
     at: Sequence[float] = (),
-    on_point: Callable[[Point], None] = lambda point: None,
+    on_point: Callable[[Point], Mapping[str, float] | None] = lambda point: None,
     on_tick: Callable[[Point], None] = lambda point: None,
     stop: Callable[[], bool] = lambda: False,
     earlier: Sequence[Point] = (),
 ) -> Training:
     """Step `model` until `meter` is exhausted, the model is `finished`, a loss is not finite, or `stop()`.
 
-    At each share of the budget in `at` the clock is halted and `on_point` called: what it does is not charged. `earlier` are
-    the points of the run that this one continues.
+    At each share of the budget in `at` the clock is halted and `on_point` called: what it does is not charged, what it returns joins
+    the point's losses. `earlier` are the points of the run that this one continues.
     """
     step = _Stepper(model, optimizers, batches, meter, device, precision)
     points = list(earlier)
@@ -101,8 +101,7 @@ def train(
             while pending and (meter.progress >= pending[0] or finished):
                 pending.pop(0)
             if at and not diverged:
-                points.append(point)
-                on_point(point)
+                points.append(replace(point, losses={**point.losses, **(on_point(point) or {})}))
     ledger = meter.ledger()
     # The first tick holds the warm-up; a run shorter than two has only its own average.
     whole = ledger.images / ledger.seconds if ledger.seconds else None

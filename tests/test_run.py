@@ -328,7 +328,7 @@ def test_a_conditional_model_needs_labels(tmp_path, supervisor):
 def test_a_model_is_asked_about_held_out_images(attempt):
     record = attempt(
         """
-        density = "discrete"
+        density, prior = "discrete", "GMM(3)"
         def log_weights(self, images, k):
             return torch.full((k, len(images)), -64 * 5.0) + torch.arange(k)[:, None]
         def reconstruct(self, images):
@@ -347,7 +347,23 @@ def test_a_model_is_asked_about_held_out_images(attempt):
     assert found["active_units"].value is None
     assert found["active_units"].note == "model-reported, encode raised RuntimeError: no idea, 300 images"
     assert "conditional" not in record.flags
+    assert record.prior == "GMM(3)"
     assert not (attempt.folder / "state").exists()
+
+
+def test_a_track_that_ranks_by_likelihood_shows_it_along_the_budget(attempt):
+    body = """
+        density = "discrete"
+        def log_weights(self, images, k):
+            return torch.full((k, len(images)), -64.0) + torch.arange(k)[:, None] * 0.01
+    """
+    track = ASKED.model_copy(update={"metrics": ("likelihood",), "rank_by": "iwae_bpd", "importance_samples": 20, "held_out_images": 40})
+    record = attempt(body, track=track)
+    assert record.status == "done", (record.reason, record.log_tail)
+    (bound,) = [score for score in record.scores if score.name == "iwae_bpd"]
+    assert (bound.n_real, "k = 20" in bound.note) == (40, True)
+    ours = np.log(np.mean(np.exp(-64 + 0.01 * np.arange(50))))  # of holdout images, k = 50
+    assert [point.losses["holdout_nll"] for point in record.curve] == pytest.approx([-ours / 64 / np.log(2)] * 2)
 
 
 def test_answers_that_train_are_a_failure(attempt):

@@ -12,6 +12,7 @@ VALUES = {"name": "t", "dataset": "digits", "size": 8, "budget": "5steps", "num_
 def test_shipped_tracks_are_the_promised_ones():
     assert [track.name for track in shipped_tracks()] == [
         "digits-20s", "mnist-60s", "mnist-3m", "mnist-10m", "cifar10-30m", "cifar10-2h", "celeba64-8h",
+        "reproduce-mimicry-cifar10", "reproduce-pythae-mnist", "reproduce-pythae-mnist-iwae",
     ]  # fmt: skip
 
 
@@ -53,9 +54,19 @@ def test_a_track_of_ones_own(tmp_path):
 
 def test_hash_follows_what_results_depend_on_and_nothing_else():
     track = Track(**VALUES)
-    assert track.hash == Track(**{**VALUES, "name": "other", "description": "x", "seeds": 3, "grace": 5, "rank_by": "kid"}).hash
-    for change in ({"budget": "6steps"}, {"precision": "bf16"}, {"flip": True}, {"num_samples": 51}, {"size": 16}, {"reference": "train"}):
+    beside = {"name": "other", "description": "x", "seeds": 3, "grace": 5, "rank_by": "kid", "published": {"a": {"fid": (1, 2)}}}
+    assert track.hash == Track(**{**VALUES, **beside}).hash
+    changes = (
+        {"budget": "6steps"}, {"precision": "bf16"}, {"flip": True}, {"num_samples": 51}, {"size": 16}, {"reference": "train"},
+        {"reference": "holdout"}, {"held_out_images": 501}, {"importance_samples": 51},
+    )  # fmt: skip
+    for change in changes:
         assert track.hash != Track(**{**VALUES, **change}).hash
+
+
+def test_keys_that_came_later_left_the_hashes_of_earlier_records_alone():
+    by_name = {track.name: track.hash for track in shipped_tracks()}
+    assert by_name["mnist-3m"] == "b689db92"
 
 
 def test_another_budget_makes_another_track():

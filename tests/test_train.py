@@ -236,3 +236,9 @@ def test_lr_is_settable():
     optimizer = Optimizers({"P": SGD([nn.Parameter(torch.ones(1))], 0.1)})["P"]
     optimizer.lr = 0.5
     assert optimizer.torch.param_groups[0]["lr"] == 0.5 == optimizer.lr
+
+
+def test_what_is_measured_at_a_point_joins_its_losses():
+    _, training = trained(budget="4steps", at=(0.5, 1.0), on_point=lambda point: {"holdout": 10.0 * point.steps})
+    assert [point.losses["holdout"] for point in training.points] == [20, 40]
+    assert all("loss" in point.losses for point in training.points)

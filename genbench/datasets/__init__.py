@@ -46,6 +46,8 @@ class DatasetSpec:
     url: str = ""
     description: str = ""
     class_names: tuple[str, ...] = field(default=())
+    dynamic: bool = False
+    """Black and white images drawn from grey levels as probabilities of white: training images anew for every batch, all others once."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class ImageData:
     """SHA-256 over shapes, pixels and labels of the three splits."""
     resize: str
     """What was done to reach `size`, in words: ``zero-padded 28 → 32``; empty where nothing was."""
+    grey: Split | None = None
+    """Of a dynamic dataset: the levels that training batches are drawn from. `train` then is one such drawing."""
 
     @property
     def channels(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 
 from genbench.datasets import DatasetSpec
+from genbench.datasets.binary import load_binary
 from genbench.datasets.bundled import load_digits
 from genbench.datasets.torchvision import load_celeba, load_cifar, load_mnist_like, load_stl10, load_svhn
 
@@ -29,6 +30,16 @@ def _specs() -> tuple[DatasetSpec, ...]:
         DatasetSpec(
             "mnist", partial(load_mnist_like, name="MNIST"), 1, 28, 10, holdout=10_000, resize="pad", class_names=_DIGITS,
             licence="CC BY-SA 3.0", url="http://yann.lecun.com/exdb/mnist/", description="70 000 handwritten digits at 28×28",
+        ),
+        DatasetSpec(
+            "mnist-binary", partial(load_binary, load=partial(load_mnist_like, name="MNIST")), 1, 28, 10, holdout=10_000,
+            class_names=_DIGITS, licence="CC BY-SA 3.0", url="http://yann.lecun.com/exdb/mnist/",
+            description="MNIST in black and white, drawn once from its grey levels",
+        ),
+        DatasetSpec(
+            "mnist-dynamic", partial(load_mnist_like, name="MNIST"), 1, 28, 10, holdout=10_000, class_names=_DIGITS, dynamic=True,
+            licence="CC BY-SA 3.0", url="http://yann.lecun.com/exdb/mnist/",
+            description="MNIST in black and white, training images drawn anew for every batch",
         ),
         DatasetSpec(
             "fashion-mnist", partial(load_mnist_like, name="FashionMNIST"), 1, 28, 10, holdout=10_000, resize="pad", class_names=_FASHION,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench.datasets import DatasetSpec, ImageData, Split
+from genbench.datasets.binary import SEED, binarised
 from genbench.errors import GenbenchError, unknown
 from genbench.places import cache_folder, data_root
 
@@ -144,6 +145,8 @@ def _prepared(spec: DatasetSpec, size: int, root: Path, how: str) -> ImageData:
     _check(spec, train, test)
     stay, held = carve(train, spec.holdout)
     parts = {"train": (train, stay), "holdout": (train, held), "test": (test, None)}
+    if spec.dynamic:
+        return _dynamic(spec, size, how, parts)
     fingerprints = [getattr(split.images, "fingerprint", "") for split in (train, test)]
     if all(fingerprints):
         identity = [_VERSION, spec.name, size, spec.resize, spec.holdout, HOLDOUT_SEED, fingerprints]
@@ -153,6 +156,13 @@ def _prepared(spec: DatasetSpec, size: int, root: Path, how: str) -> ImageData:
         splits = {name: Split(_array(split, rows, size, spec.resize), _labels(split, rows)) for name, (split, rows) in parts.items()}
         sha = digest(splits.values())
     return ImageData(spec.name, spec, size, splits["train"], splits["holdout"], splits["test"], sha, how)
+
+
+def _dynamic(spec: DatasetSpec, size: int, how: str, parts: Mapping[str, tuple[Split, NDArray[np.int64] | None]]) -> ImageData:
+    grey = {name: Split(_array(split, rows, size, spec.resize), _labels(split, rows)) for name, (split, rows) in parts.items()}
+    splits = {name: Split(binarised(split.images, SEED + order), split.labels) for order, (name, split) in enumerate(grey.items())}
+    sha = digest([*splits.values(), grey["train"]])
+    return ImageData(spec.name, spec, size, splits["train"], splits["holdout"], splits["test"], sha, how, grey["train"])
 
 
 def _check(spec: DatasetSpec, train: Split, test: Split) -> None:

@@ -29,6 +29,7 @@ class TrainingBatches:
         self.drawn = 0
         """Batches drawn so far: the whole state of the sampler."""
         self._data = data
+        self._source = data.grey or data.train
         self._shape = data.train.images.shape[1:]
         self._batch = min(batch_size, len(data.train))
         self._per_epoch = len(data.train) // self._batch
@@ -36,7 +37,7 @@ class TrainingBatches:
         self._meter = meter
         self._device = device
         self._flip = flip
-        self._rows = _rows(data.train, device)
+        self._rows = _rows(self._source, device)
         self._labels = None if data.train.labels is None else torch.from_numpy(np.ascontiguousarray(data.train.labels)).to(device)
         self._epoch = -1
         self._order = self._mirrored = torch.empty(0, dtype=torch.int64)
@@ -53,6 +54,8 @@ class TrainingBatches:
         self.drawn += 1
         self._meter.images += self._batch
         images = to_unit(self._gather(index))
+        if self._data.grey is not None:
+            images = self._black_or_white(images)
         if self._flip:
             images = torch.where(self._mirrored[window, None, None, None], images.flip(3), images)
         return Batch(images, None if self._labels is None else self._labels.index_select(0, index))
@@ -71,12 +74,18 @@ class TrainingBatches:
             self._mirrored = (torch.rand(len(self._data.train), generator=generator) < 0.5).to(self._device)
         self._epoch = epoch
 
+    def _black_or_white(self, images: Tensor) -> Tensor:
+        """Levels in [-1, 1] -> -1 or 1, white with probability (x + 1) / 2; a function of (seed, n) like the batch itself."""
+        generator = torch.Generator(self._device).manual_seed(stream(self._seed, f"white/{self.drawn}"))
+        threshold = torch.rand(images.shape, generator=generator, device=self._device).mul_(2).sub_(1)
+        return torch.where(threshold < images, 1.0, -1.0).to(memory_format=torch.channels_last)
+
     def _gather(self, index: Tensor) -> Tensor:
         channels, height, width = self._shape
         if self._rows is None:
             # In file order, for the disk's sake, then back into the batch's.
             ascending, back = np.unique(index.cpu().numpy(), return_inverse=True)
-            images = np.asarray(self._data.train.images[ascending])[back]
+            images = np.asarray(self._source.images[ascending])[back]
             return torch.from_numpy(images).to(self._device, memory_format=torch.channels_last)
         # Rows are stored H, W, C: the view below is channels_last at no cost.
         return self._rows.index_select(0, index).view(-1, height, width, channels).permute(0, 3, 1, 2)

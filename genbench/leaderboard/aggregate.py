@@ -235,6 +235,18 @@ def _floor(columns: Sequence[Column], runs: Sequence[Run], scores: Mapping[int, 
     return found
 
 
+def _reproductions(track: Track, rows: Sequence[Row]) -> list[str]:
+    """How rows compare with the published results that the track repeats."""
+    told = []
+    for row in rows:
+        for name, (low, high) in sorted(track.published.get(row.model.name, {}).items()):
+            cell = row.cells.get(name)
+            if cell is not None and cell.mean is not None:
+                where = "inside" if low <= cell.mean <= high else "outside"
+                told.append(f"{row.label}: {clean(name, 40)} {cell.mean:.4g} lies {where} the published interval, {low:g} to {high:g}.")
+    return told
+
+
 def _notes(track: Track, columns: Sequence[Column], rows: Sequence[Row], runs: Sequence[Run], labels: Mapping[str, str]) -> list[str]:
     """What a reader must know before comparing rows, as sentences."""
     notes = []
@@ -243,6 +255,7 @@ def _notes(track: Track, columns: Sequence[Column], rows: Sequence[Row], runs: S
         notes.append(f"Scores made under different protocols, not comparable between rows, neither ranked nor bold: {', '.join(mixed)}.")
     if track.rank_by not in {col.key for col in columns}:
         notes.append(f"No run has a score called {clean(track.rank_by, 40)}, which this track ranks by: no ranks.")
+    notes += _reproductions(track, rows)
     if any(row.preliminary for row in rows):
         notes.append(f"Ranks in parentheses are preliminary: fewer than {FULL_SEEDS} seeds.")
     if Budget.parse(track.budget).kind != "seconds":

@@ -14,6 +14,7 @@ from typing import Any
 from genbench.budget import Budget
 from genbench.leaderboard.columns import group_thousands
 from genbench.leaderboard.table import Row, Table
+from genbench.records import HOLDOUT_NLL
 
 _MARKERS = "osD^vP*Xh<>p"
 _DASHES: dict[str, Any] = {"gan": "-", "vae": (0, (5, 1.5)), "other": (0, (1, 1.2))}
@@ -53,24 +54,28 @@ class Line:
 
 
 def curve(row: Row, table: Table) -> Line | None:
-    """A row -> its FID along the budget: at each planned share the median and range over seeds; None without points above 0."""
+    """A row -> its score along the budget: at each planned share the median and range over seeds; None without points above 0.
+
+    The score is FID, or the negative log-likelihood where the track ranks by that.
+    """
     kind = Budget.parse(table.track.budget).kind
     shares = table.track.curve
     gathered: dict[float, list[tuple[float, float]]] = {}
     for run in row.runs:
         for point in run.record.curve:
-            if point.fid is None or point.fid <= 0:
+            score = point.losses.get(HOLDOUT_NLL) if table.track.ranks_by_likelihood else point.fid
+            if score is None or score <= 0:
                 continue
             share = min(shares, key=lambda planned: abs(planned - point.progress)) if shares else round(point.progress, 2)
             x = float({"seconds": point.seconds, "images": point.images, "steps": point.steps}.get(kind, point.seconds))
-            gathered.setdefault(share, []).append((x, point.fid))
+            gathered.setdefault(share, []).append((x, score))
     if not gathered:
         return None
     points = [gathered[share] for share in sorted(gathered)]
-    fids = [[fid for _, fid in group] for group in points]
+    scores = [[score for _, score in group] for group in points]
     return Line(
-        row.label, tuple(statistics.median(x for x, _ in group) for group in points), tuple(map(statistics.median, fids)),
-        tuple(map(min, fids)), tuple(map(max, fids)),
+        row.label, tuple(statistics.median(x for x, _ in group) for group in points), tuple(map(statistics.median, scores)),
+        tuple(map(min, scores)), tuple(map(max, scores)),
     )  # fmt: skip
 
 
@@ -109,7 +114,7 @@ def speed_and_quality(table: Table) -> dict[str, tuple[float, float]]:
 
 
 def draw_curves(table: Table, theme: Theme) -> bytes | None:
-    """FID against the budget spent, log scale, one line a model -> SVG; None where no run has a curve."""
+    """The score against the budget spent, log scale, one line a model -> SVG; None where no run has a curve."""
     lines = [(row, line) for row in table.rows if (line := curve(row, table))]
     if not lines:
         return None
@@ -139,7 +144,8 @@ def draw_curves(table: Table, theme: Theme) -> bytes | None:
     kind = Budget.parse(table.track.budget).kind
     axes.set_xlabel({"seconds": "seconds of training", "images": "images seen", "steps": "steps"}.get(kind, "seconds of training"))
     samples = table.track.curve_samples
-    axes.set_ylabel(f"FID of {group_thousands(samples)} samples" if samples else "FID")
+    fid = f"FID of {group_thousands(samples)} samples" if samples else "FID"
+    axes.set_ylabel("negative log-likelihood of holdout images" if table.track.ranks_by_likelihood else fid)
     axes.set_xlim(left=0)
     return _svg(figure)
 

@@ -28,7 +28,7 @@ def ranking(
     lines = []
     for row in table.all_rows if rows is None else rows:
         name = f"*{markdown(row.label)}*" if row.control else markdown(row.label)
-        line = [words.rank(row), name, markdown(row.family), row.seeds]
+        line = [words.rank(row), name, markdown(row.kind), row.seeds]
         if row.done < len(row.runs):
             line[1] += f" ({row.status})"
         if median:
@@ -62,7 +62,7 @@ def track_page(tables: Sequence[Table], figures: Mapping[str, str], grids: Mappi
         if len(tables) > 1:
             parts.append(f"## Track {table.track_hash} on {markdown(table.device_class)}")
         parts.append(markdown(words.headline(table), 400))
-        parts.append(ranking(table, [col for col in table.columns if col.main]))
+        parts.append(ranking(table, table.main_columns))
         for section, columns, rows in table.sections():
             parts += [f"<details><summary>{section.title}</summary>", markdown(section.caption, 300)]
             parts += [ranking(table, columns, rows=rows, floor=section.floor, notes=False), "</details>"]
@@ -116,7 +116,7 @@ def index(results: Results) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-_PLOTS = (("curves", "FID of every model against the training budget"), ("pareto", "FID against training throughput, with the front"))
+_PLOTS = (("curves", "score of every model against the training budget"), ("pareto", "FID against training throughput, with the front"))
 _VITAL = ("fid", "kid", "precision", "recall", "statistical_fidelity", "train_throughput", "sample_throughput", "parameters")
 
 

@@ -93,7 +93,7 @@ def _standing(row: Row, col: Column | None) -> dict[str, Any]:
     return {
         "rank": words.rank(row),
         "label": row.label,
-        "family": row.family,
+        "family": row.kind,
         "seeds": row.seeds,
         "value": value,
         "best": bool(cell and cell.best),
@@ -103,7 +103,7 @@ def _standing(row: Row, col: Column | None) -> dict[str, Any]:
 def _section(position: int, table: Table, file: str, figures: set[str], grids: Mapping[str, Grid], alone: bool) -> dict[str, Any]:
     """One table as the template wants it."""
     footnotes: list[str] = []
-    main = [col for col in table.columns if col.main]
+    main = table.main_columns
     plots = []
     fewer = 0 < table.track.curve_samples < table.track.num_samples
     for kind, title, alt, caption in _PLOTS:
@@ -149,7 +149,7 @@ _PLOTS = (
     (
         "curves",
         "Along the budget",
-        "Line chart: FID of each model against the training budget spent, controls as horizontal lines",
+        "Line chart: the score of each model against the training budget spent, controls as horizontal lines",
         "Median over seeds, the band is their range; drawn and scored off the clock. Dotted: controls.",
     ),
     (
@@ -232,7 +232,7 @@ def _row(table: Table, row: Row, columns: Sequence[Column], ranked: Column | Non
         "preliminary": row.preliminary,
         "label": row.label,
         "hparams": clean(row.hparams, 90),
-        "family": row.family,
+        "family": row.kind,
         "seeds": row.seeds,
         "done": row.done,
         "all_done": row.done == len(row.runs),

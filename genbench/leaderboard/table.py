@@ -93,6 +93,16 @@ class Row:
         return clean(self.model.family, 20) + (", conditional" if conditional else "")
 
     @property
+    def kind(self) -> str:
+        """Its family and, where it names one, the prior: ``vae, prior GMM(20)``."""
+        return self.family + (f", prior {self.prior}" if self.prior else "")
+
+    @property
+    def prior(self) -> str:
+        """Where the latents of its samples came from, in the model's own words; empty where it does not say."""
+        return " or ".join(sorted({clean(run.record.prior, 60) for run in self.runs if run.record.prior}))
+
+    @property
     def done(self) -> int:
         """Finished planned seeds."""
         return sum(run.done for run in self.runs)
@@ -169,6 +179,13 @@ class Table:
             if rows:
                 found.append((section, columns, rows))
         return found
+
+    @property
+    def main_columns(self) -> list[Column]:
+        """Those of the ranking itself: quality, speed, and what the track ranks by, first where it is neither."""
+        ranked = self.rank_column
+        apart = [] if ranked is None or ranked.main else [ranked]
+        return apart + [col for col in self.columns if col.main]
 
     @property
     def rank_column(self) -> Column | None:

@@ -10,11 +10,13 @@ from genbench.leaderboard.table import Cell, Row, Run, Table, device_class
 from genbench.leaderboard.text import clean, command
 from genbench.track import Track
 
+_REFERENCES = {"test": "held-out test images", "train": "training images", "holdout": "images carved from train for tuning"}
+
 
 def facts(tables: Sequence[Table]) -> list[tuple[str, str]]:
     """The tables of a track -> what the track fixes, as (word, value)."""
     track = tables[0].track
-    split = "held-out test" if track.reference == "test" else "training"
+    split = _REFERENCES[track.reference]
     accuracy = next((table.accuracy for table in tables if table.accuracy is not None), None)
     known = f", {_percent(accuracy)} accurate on the test set" if accuracy is not None else ""
     planned = f"{track.seeds} seed{'s' if track.seeds > 1 else ''}"
@@ -25,7 +27,7 @@ def facts(tables: Sequence[Table]) -> list[tuple[str, str]]:
         ("Precision", track.precision),
         ("Samples scored", f"{group_thousands(track.num_samples)} (protocol “{track.protocol}”)"),
         ("Feature extractor", f"{clean(track.extractor)}{known}"),
-        ("Reference", f"{split} images"),
+        ("Reference", split),
         (
             "Ranked by",
             f"{_title(tables[0], track.rank_by)}, median over {planned}, a failed run counting as worst",
@@ -42,11 +44,10 @@ def key_facts(tables: Sequence[Table]) -> list[str]:
     track = tables[0].track
     accuracy = next((table.accuracy for table in tables if table.accuracy is not None), None)
     known = f" ({_percent(accuracy)} accurate)" if accuracy is not None else ""
-    reference = "held-out test images" if track.reference == "test" else "training images"
     return [
         f"{clean(track.dataset, 60)}, {track.size} × {track.size} pixels",
         f"{track.budget} of training, {track.precision}",
-        f"{group_thousands(track.num_samples)} samples against {reference}",
+        f"{group_thousands(track.num_samples)} samples against {_REFERENCES[track.reference]}",
         f"features of {clean(track.extractor, 40)}{known}",
         ", ".join(dict.fromkeys(table.device_class for table in tables)),
     ]

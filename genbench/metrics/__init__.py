@@ -129,6 +129,8 @@ class Measurement:
     n_fake: int | None = None
     pixels_only: bool = False
     """True where no extractor had a part in it."""
+    under: str = ""
+    """What else its value depends on, where that is not what the metric's version stands for; part of the protocol hash."""
     note: str = ""
 
 

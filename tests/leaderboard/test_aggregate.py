@@ -242,3 +242,15 @@ def test_median_is_finite_everywhere(tmp_path, make):
     for row in only(read(make.write(tmp_path, *make.full()))).all_rows:
         for cell in row.cells.values():
             assert cell.median is None or math.isfinite(cell.median)
+
+
+def test_rows_are_held_against_the_published_results_that_a_track_repeats(tmp_path, make):
+    track = make.track(published={"dcgan": {"fid": (90, 110), "kid": (0, 1)}, "absent": {"fid": (0, 1)}})
+    records = [make.record("dcgan", seed, fid, the_track=track) for seed, fid in enumerate((85, 100))]
+    records += [make.record("other", 0, 5.0, the_track=track)]
+    table = only(read(make.write(tmp_path / "a", records)))
+    assert "dcgan: fid 92.5 lies inside the published interval, 90 to 110." in table.notes
+    assert not any("absent" in note or "other" in note for note in table.notes)
+    far = [make.record("dcgan", 0, 120.0, the_track=track)]
+    table = only(read(make.write(tmp_path / "b", far)))
+    assert "dcgan: fid 120 lies outside the published interval, 90 to 110." in table.notes

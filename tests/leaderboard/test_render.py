@@ -244,7 +244,7 @@ def test_further_measures_stand_in_sections_with_the_rows_that_have_them(tmp_pat
             tmp_path / "results",
             make.record("gan-a", 0, 10.0, scores=copies),
             make.record("vae-b", 0, 11.0, family="vae", scores=[*copies, bound]),
-            make.record("cgan-c", 0, 12.0, scores=[*copies, agreement], flags=["conditional"]),
+            make.record("cgan-c", 0, 12.0, scores=[*copies, agreement], flags=["conditional"], prior="GMM(20)"),
         ),
         tmp_path / "out",
     )
@@ -253,7 +253,7 @@ def test_further_measures_stand_in_sections_with_the_rows_that_have_them(tmp_pat
     assert list(parts) == ["Images on request", "Memorisation", "Likelihood and reconstruction", "Budget and memory"]
     ranking = text[: text.index("<details>")]
     assert "0.875" not in ranking
-    assert "| gan, conditional |" in ranking  # the badge
+    assert "| gan, conditional, prior GMM(20) |" in ranking  # the badge
     rows = {name: [line for line in part.splitlines() if line.startswith("|")] for name, part in parts.items()}
     assert len(rows["Memorisation"]) == 2 + 3 + 1
     assert "*real data (holdout, equal N)*" in rows["Memorisation"][-1]
