@@ -87,9 +87,9 @@ def by_name(scores: list[Score]) -> dict[str, Score]:
 
 
 ORDER = [
-    "fid", "fid_train", "fid_infinity", "kid", "is", "precision", "recall", "density", "coverage", "statistical_fidelity",
-    "mean_gap", "variance_gap", "quantile_gap", "w1", "w1_pooled", "ks", "covariance", "correlation", "spectrum_db", "class_tv",
-    "class_kl", "diversity", "duplicates",
+    "fid", "fid_train", "fid_infinity", "kid", "is", "recognised", "precision", "recall", "density", "coverage",
+    "statistical_fidelity", "mean_gap", "variance_gap", "quantile_gap", "w1", "w1_pooled", "ks", "covariance", "correlation",
+    "spectrum_db", "class_tv", "class_kl", "diversity", "duplicates",
 ]  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def test_the_floor_of_a_set_is_the_score_of_one_half_against_the_other() -> None
 
 def test_labels_that_are_not_the_datasets_give_no_class_measures() -> None:
     found = by_name(scorer(dataset(name="circles")).score(squares(240, 9), 0))
-    assert not {"class_tv", "class_kl"} & set(found)
+    assert not {"class_tv", "class_kl", "recognised"} & set(found)
     assert found["statistical_fidelity"].extractor is None
     assert found["is"].value is not None
 
@@ -213,9 +213,12 @@ def test_too_few_images_give_notes_instead_of_values() -> None:
     for name in ("fid_infinity", "is", "precision", "recall", "density", "coverage"):
         assert found[name].value is None
         assert "at least" in found[name].note
+    assert 0 <= found["recognised"].value <= 1
     assert found["fid"].value > 0
     assert "singular" in found["fid"].note
     for name, score in by_name(judge.score(squares(1, 9), 0)).items():
+        if name == "recognised":  # a share of one image
+            continue
         assert score.value is None, name
         assert "at least" in score.note
 

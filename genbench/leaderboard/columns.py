@@ -64,6 +64,12 @@ KNOWN: dict[str, Known] = {
     "is": Known(
         "IS", "quality", "score", "Inception score with the named classifier: confident, varied predictions; never sees real images."
     ),
+    "recognised": Known(
+        "recognised",
+        "quality",
+        "ratio",
+        "Share of images that the in-domain classifier gives one class with more than 95 % confidence; it can be sure of noise too.",
+    ),
     "precision": Known("precision", "quality", "ratio", "Share of generated images inside the manifold of real ones (k = 3): realism."),
     "recall": Known("recall", "quality", "ratio", "Share of real images inside the manifold of generated ones (k = 3): variety."),
     "density": Known(

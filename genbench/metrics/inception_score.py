@@ -1,4 +1,4 @@
-"""Inception Score: how sure a classifier is of each image, and how varied its answers are.
+"""Inception Score: how sure a classifier is of each image, and how varied its answers are; and the share of images it is sure of.
 
 Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, arXiv:1606.03498, section 4.
 """
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from genbench.metrics import Evidence, Measurement
+
+SURE = 0.95
+"""Probability of one class above which an image counts as recognised."""
 
 
 def inception_score(logits: NDArray[np.floating], *, seed: int, splits: int = 10) -> tuple[float, float]:
@@ -42,6 +45,14 @@ def score_in_order(logits: NDArray[np.floating], splits: int) -> tuple[float, fl
     return float(np.mean(scores)), float(np.std(scores))
 
 
+def recognised(logits: NDArray[np.floating]) -> float:
+    """(N, K) logits -> share of images to which the classifier gives one class with a probability above `SURE`, in [0, 1].
+
+    No measure of quality by itself: a classifier can be sure of anything, of noise too.
+    """
+    return float((log_softmax(logits.astype(np.float64), axis=1).max(axis=1) > np.log(SURE)).mean())
+
+
 def compute(evidence: Evidence) -> Iterator[Measurement]:
     """The hook of this module's metric."""
     logits = evidence.fake.logits
@@ -52,3 +63,5 @@ def compute(evidence: Evidence) -> Iterator[Measurement]:
     else:
         mean, spread = inception_score(logits, seed=evidence.seed)
         yield Measurement("is", mean, "higher", note=f"± {spread:.3g} over 10 splits")
+    if logits is not None and len(logits) and evidence.labels_named:
+        yield Measurement("recognised", recognised(logits), "neither")

@@ -248,9 +248,9 @@ def test_rows_are_held_against_the_published_results_that_a_track_repeats(tmp_pa
     track = make.track(published={"dcgan": {"fid": (90, 110), "kid": (0, 1)}, "absent": {"fid": (0, 1)}})
     records = [make.record("dcgan", seed, fid, the_track=track) for seed, fid in enumerate((85, 100))]
     records += [make.record("other", 0, 5.0, the_track=track)]
-    table = only(read(make.write(tmp_path / "a", records)))
+    table = only(read(make.write(tmp_path / "a", *records)))
     assert "dcgan: fid 92.5 lies inside the published interval, 90 to 110." in table.notes
     assert not any("absent" in note or "other" in note for note in table.notes)
     far = [make.record("dcgan", 0, 120.0, the_track=track)]
-    table = only(read(make.write(tmp_path / "b", far)))
+    table = only(read(make.write(tmp_path / "b", *far)))
     assert "dcgan: fid 120 lies outside the published interval, 90 to 110." in table.notes
