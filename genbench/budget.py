@@ -66,6 +66,8 @@ class Ledger:
     """CPU time of this process while the clock ran, over all threads."""
     waited: float
     """Share of the clock this process's threads stood in the run queue; see `CONTENDED`."""
+    lost: float = 0.0
+    """Seconds, among those charged, whose work a crash undid."""
 
 
 class Meter:
@@ -84,6 +86,7 @@ class Meter:
         self._synchronize = synchronize
         self._clock = clock
         self._banked = 0.0
+        self._lost = 0.0
         self._started: float | None = None
         self._cpu = 0.0
         self._waited = 0.0
@@ -138,12 +141,17 @@ class Meter:
     def restore(self, ledger: Ledger) -> None:
         """Go on from the charges of an interrupted run."""
         self._banked, self.steps, self.images, self.flops = ledger.seconds, ledger.steps, ledger.images, ledger.flops
-        self._cpu, self._waited = ledger.cpu_seconds, ledger.waited * ledger.seconds
+        self._cpu, self._waited, self._lost = ledger.cpu_seconds, ledger.waited * ledger.seconds, ledger.lost
+
+    def charge_lost(self, seconds: float) -> None:
+        """Charge training that a crash undid: without that, a crash would buy another try."""
+        self._banked += seconds
+        self._lost += seconds
 
     def ledger(self) -> Ledger:
         """The charges so far."""
         share = self._waited / (self._banked * self._threads) if self._banked > 0 else 0.0
-        return Ledger(self._banked, self.steps, self.images, self.flops, self._cpu, share)
+        return Ledger(self._banked, self.steps, self.images, self.flops, self._cpu, share, self._lost)
 
 
 def _run_queue_wait() -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from genbench import stages
+from genbench import machine, stages
 from genbench.deathsig import die_with_parent
 from genbench.errors import GenbenchError
 from genbench.jobs import Check, Job, Stage
@@ -67,6 +67,8 @@ def _settle_in(job: Job) -> None:
     import numpy as np
     import torch
 
+    if job.memory is not None and job.device == "cpu":
+        machine.limit_memory(job.memory)
     torch.set_num_threads(job.threads)
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
     random.seed(job.spec.seed)

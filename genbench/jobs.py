@@ -59,6 +59,8 @@ class Job(BaseModel):
     device: str
     threads: int
     weights: Path | None = None
+    memory: int | None = None
+    """Bytes that a child on a CPU may map beyond what its imports did; None: no limit."""
 
 
 class Trained(BaseModel):

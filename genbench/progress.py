@@ -84,6 +84,10 @@ def _left(event: Event) -> str:
     return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}" if left >= 3600 else f"{left // 60}:{left % 60:02d}"
 
 
+def _crash(event: Event) -> str:
+    return f"{event['reason']}; going on from what was saved"
+
+
 @contextmanager
 def _bar(title: str, console: Console) -> Iterator[Callable[[Event], None]]:
     columns = (
@@ -96,7 +100,9 @@ def _bar(title: str, console: Console) -> Iterator[Callable[[Event], None]]:
         task = progress.add_task(title, total=1.0, facts="starting")
 
         def show(event: Event) -> None:
-            if event["kind"] == "stage":
+            if event["kind"] == "crash":
+                progress.console.print(f"{title}: {_crash(event)}", highlight=False, markup=False)
+            elif event["kind"] == "stage":
                 progress.update(task, facts=_WORDS[event["stage"]])
             elif event["kind"] == "tick":
                 facts = f"{event['rate']:,.0f} img/s  {_losses(event)}  {_left(event)} left"
@@ -114,6 +120,8 @@ def _plain(title: str, console: Console) -> Callable[[Event], None]:
             said = event["progress"]
             facts = f"{said:4.0%} of the budget  {event['rate']:,.0f} images/s  {_losses(event)}  {_left(event)} left"
             console.print(f"{title}: {facts}", highlight=False, markup=False, soft_wrap=True)
+        elif event["kind"] == "crash":
+            console.print(f"{title}: {_crash(event)}", highlight=False, markup=False, soft_wrap=True)
         elif event["kind"] == "stage" and event["stage"] != "train":
             console.print(f"{title}: {_WORDS[event['stage']]} ({time.monotonic() - begun:.0f} s)", highlight=False, markup=False)
 

@@ -1,15 +1,20 @@
-"""The state of an interrupted training: everything a later process needs to go on as if nothing had happened.
+"""The state of an unfinished training: everything a later process needs to go on as if nothing had happened.
 
-Tensors go to safetensors, the rest to JSON beside it; nothing in them is executed. On a CPU, with a budget of steps and as many
-threads, the continued run gives the same bits as an uninterrupted one.
+Tensors go to safetensors, the rest to JSON beside it; nothing in them is executed. Two states are kept, each checked by its digest: a
+crash while one is written costs no more than the time since the one before. On a CPU, with a budget of steps, the continued run
+gives the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import random
-from collections.abc import Mapping, Sequence
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,21 +30,25 @@ from torch import Tensor, nn
 from genbench.budget import Ledger, Meter
 from genbench.checkpoint import load_model, model_state
 from genbench.datasets.resident import TrainingBatches
+from genbench.errors import GenbenchError
 from genbench.model import Optimizers
-from genbench.records import write_atomic
+from genbench.records import sync_folder, write_atomic
 from genbench.train import Point
+
+KEPT = 2
+MOST_LOST = 60.0
+"""Seconds of training between two states, at most: what a crash can undo."""
+LEAST = 0.5
+"""Seconds between two states, at least."""
+COST = 0.01
+"""Share of the time that saving may take, unless more than `MOST_LOST` would be at stake."""
+Drawn = Sequence[NDArray[np.uint8]]
 
 
 def save(
-    folder: Path,
-    model: nn.Module,
-    optimizers: Optimizers,
-    batches: TrainingBatches,
-    meter: Meter,
-    points: Sequence[Point],
-    drawn: Sequence[NDArray[np.uint8]],
+    folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, points: Sequence[Point], drawn: Drawn
 ) -> None:
-    """Write the state between two steps. The JSON goes last and names the tensors' file: half a state is none."""
+    """Write the state between two steps as ``<folder>/<steps>``: new beside the old, flushed, renamed, read back, and only then pruned."""
     tensors: dict[str, Tensor] = {}
     weights, extra = model_state(model)
     tensors |= {f"model/{name}": value for name, value in weights.items()}
@@ -50,25 +59,47 @@ def save(
     numpy_name, numpy_keys, *numpy_rest = np.random.get_state(legacy=True)
     tensors["rng/numpy"] = torch.from_numpy(np.asarray(numpy_keys).astype(np.int64))
     tensors |= {f"curve/{index}": torch.from_numpy(images) for index, images in enumerate(drawn)}
+    content = save_tensors(tensors)
     state = {
+        "tensors": hashlib.sha256(content).hexdigest(), "made": _surroundings(),
         "extra": extra, "optimizers": told, "drawn": batches.drawn, "ledger": asdict(meter.ledger()),
         "points": [asdict(point) for point in points], "curve": len(drawn),
         "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]], "numpy": [numpy_name, *numpy_rest],
     }  # fmt: skip
-    write_atomic(folder / "state.safetensors", save_tensors(tensors))
-    write_atomic(folder / "state.json", json.dumps(state, allow_nan=False).encode())
+    new = folder / f".new-{os.getpid()}"
+    shutil.rmtree(new, ignore_errors=True)
+    write_atomic(new / "state.safetensors", content)
+    write_atomic(new / "state.json", _sealed(state))
+    place = folder / f"{meter.steps:012d}-{time.time_ns():020d}"
+    new.rename(place)
+    sync_folder(folder)
+    if _content(place) is None:
+        raise GenbenchError(f"the state written to {place.name} can't be read back; is the disk full or failing?")
+    for old in saved(folder)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def saved(folder: Path) -> list[Path]:
+    """The states in a folder, newest first, whole or damaged."""
+    found = [path for path in folder.glob("[0-9]*-[0-9]*") if path.is_dir()]
+    return sorted(found, key=lambda path: path.name.partition("-")[2], reverse=True)
 
 
 def restore(
     folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter
 ) -> tuple[list[Point], list[NDArray[np.uint8]]] | None:
-    """Bring freshly built objects to the saved state -> (the curve so far, its images); None, and nothing changed, without one."""
-    try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
-        # Loaded tensors alias the file's buffer.
-        tensors = {name: value.clone() for name, value in load_tensors((folder / "state.safetensors").read_bytes()).items()}
-    except (OSError, ValueError, SafetensorError):
+    """Bring freshly built objects to the newest whole state -> (the curve so far, its images); None, and nothing changed, without one.
+
+    Raises GenbenchError where that state was made with other threads or another torch: it would go on, but not with the same bits.
+    """
+    found = next((state for path in saved(folder) if (state := _read(path)) is not None), None)
+    if found is None:
         return None
+    state, tensors = found
+    if state["made"] != _surroundings():
+        was = ", ".join(f"{name} {value}" for name, value in state["made"].items())
+        now = ", ".join(f"{name} {value}" for name, value in _surroundings().items())
+        raise GenbenchError(f"this run was begun with {was}; here it is {now}: go on there, or delete its folder to begin anew")
     load_model(model, {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}, state["extra"])
     for name, optimizer in optimizers.items():
         optimizer.torch.load_state_dict(_restored(state["optimizers"][name], tensors))
@@ -85,6 +116,64 @@ def restore(
                 torch.cuda.set_rng_state(tensors[f"rng/cuda/{index}"], index)
     torch.set_rng_state(tensors["rng/cpu"])
     return [Point(**point) for point in state["points"]], [tensors[f"curve/{index}"].numpy() for index in range(state["curve"])]
+
+
+class Cadence:
+    """When to save: at most a minute apart, and otherwise so seldom that saving takes less than one per cent of the time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._cost = 0.0
+
+    def due(self) -> bool:
+        """Whether to save now."""
+        return self._clock() - self._last >= min(MOST_LOST, max(LEAST, self._cost / COST))
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around a save: how long it takes decides when the next is due."""
+        started = self._clock()
+        yield
+        self._last = self._clock()
+        self._cost = self._last - started
+
+
+def _surroundings() -> dict[str, Any]:
+    """What bits depend on beside the state itself; memory layout is the harness's own choice."""
+    return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+
+
+def _sealed(state: dict[str, Any]) -> bytes:
+    """A state -> JSON that says its own digest in the first line."""
+    body = json.dumps(state, allow_nan=False).encode()
+    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+
+def _read(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """A saved state and its tensors, or None where a byte of them is not as it was written."""
+    found = _content(place)
+    if found is None:
+        return None
+    state, content = found
+    try:
+        # Loaded tensors alias the file's buffer.
+        return state, {name: value.clone() for name, value in load_tensors(content).items()}
+    except (ValueError, SafetensorError):
+        return None
+
+
+def _content(place: Path) -> tuple[dict[str, Any], bytes] | None:
+    """A saved state and the bytes of its tensors, or None where their digests are others."""
+    try:
+        digest, _, body = (place / "state.json").read_bytes().partition(b"\n")
+        content = (place / "state.safetensors").read_bytes()
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            return None
+        state: dict[str, Any] = json.loads(body)
+        return (state, content) if hashlib.sha256(content).hexdigest() == state["tensors"] else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _plain(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

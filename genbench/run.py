@@ -10,13 +10,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import genbench
-from genbench import machine
+from genbench import machine, witness
 from genbench.budget import Budget
 from genbench.errors import GenbenchError
 from genbench.inventory import ModelDescription, check_hparams
@@ -37,6 +37,8 @@ class Place:
     checked: Checked
     threads: int
     weights: Path | None = None
+    memory: int | None = None
+    """Bytes that a run on a CPU may take."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def check(
         raise KeyboardInterrupt
     if outcome.result is None:
         raise GenbenchError(outcome.reason)
-    return Place(store, Checked.model_validate(outcome.result), threads, weights)
+    return Place(store, Checked.model_validate(outcome.result), threads, weights, int(MEMORY * machine.free_bytes()))
 
 
 def plan(
@@ -88,11 +90,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     """Run one planned run to its record; None where it was interrupted. A failure of the plugin is a record, not an exception."""
     spec, store = planned.spec, place.store
     folder = store.folder(spec)
-    attempt = folder / "attempts" / str(1 + sum(1 for _ in (folder / "attempts").glob("*")))
-    job = Job(
-        spec=spec, source=planned.source, folder=folder.resolve(), attempt=attempt.resolve(), data_root=data_root(), cache=cache_folder(),
-        device=place.checked.device, threads=place.threads, weights=place.weights,
-    )  # fmt: skip
+    job = _job(planned, place, folder)
     draft: dict[str, Any] = {"spec": spec, "started": datetime.now(UTC).isoformat(timespec="seconds"), "environment": _environment(place)}
 
     heard = _Heard()
@@ -102,20 +100,33 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         on_event(event)
 
     def stage(name: Stage, limit: float | None = None) -> Outcome:
-        on_event({"kind": "stage", "stage": name})
-        return supervisor.run(name, job, limit=limit, on_message=listen)
+        """Run a stage; where its process is killed, again, from the last saved state, until that has happened without progress."""
+        nonlocal job
+        crashes = 0
+        while True:
+            on_event({"kind": "stage", "stage": name})
+            before = _saved_steps(folder)
+            outcome = supervisor.run(name, job, limit=limit, on_message=listen)
+            if not outcome.crashed:
+                return outcome
+            crashes = 1 if _saved_steps(folder) > before else crashes + 1
+            if crashes >= CRASHES:
+                return replace(outcome, reason=f"{outcome.reason}, {crashes} times in a row without getting on")
+            on_event({"kind": "crash", "stage": name, "reason": outcome.reason})
+            job = _job(planned, place, folder)
 
     def finish(status: Status, reason: str = "", log_tail: tuple[str, ...] = ()) -> RunRecord:
         record = RunRecord(status=status, reason=reason, log_tail=log_tail, **draft)
         store.commit(record)
         shutil.rmtree(folder / "state", ignore_errors=True)
+        witness.forget(folder / "attempts")
         return record
 
     def failed(outcome: Outcome) -> RunRecord | None:
         if outcome.status == "interrupted":
             return None
         if "spent" not in draft:
-            draft.update(heard.account(spec.track.budget, int(attempt.name)))
+            draft.update(heard.account(spec.track.budget, job.attempt))
         return finish(outcome.status, outcome.reason, outcome.log_tail)  # type: ignore[arg-type]
 
     budget = Budget.parse(spec.track.budget)
@@ -130,7 +141,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         trained = Trained.model_validate(outcome.result)
         if trained.stopped:
             return None
-        trained = trained.model_copy(update={"spent": trained.spent.model_copy(update={"attempts": int(attempt.name)})})
+        trained = trained.model_copy(update={"spent": trained.spent.model_copy(update={"attempts": int(job.attempt.name)})})
         write_atomic(kept, trained.model_dump_json().encode())
     draft |= {"spent": trained.spent, "throughput": trained.throughput, "curve": trained.curve}
     draft |= {"digests": {"checkpoint": trained.checkpoint}}
@@ -161,26 +172,46 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     return finish("done")
 
 
+MEMORY = 0.9
+"""Share of the free memory that a run on a CPU may take."""
+CRASHES = 3
+"""Crashes in a row, without a new state saved between them, after which a run is given up."""
+
+
+def _job(planned: Planned, place: Place, folder: Path) -> Job:
+    """What a child is told, with a new folder for this attempt."""
+    attempts = [int(path.name) for path in (folder / "attempts").glob("*") if path.name.isdecimal()]
+    attempt = folder / "attempts" / str(1 + max(attempts, default=0))
+    attempt.mkdir(parents=True)
+    return Job(
+        spec=planned.spec, source=planned.source, folder=folder.resolve(), attempt=attempt.resolve(), data_root=data_root(),
+        cache=cache_folder(), device=place.checked.device, threads=place.threads, weights=place.weights, memory=place.memory,
+    )  # fmt: skip
+
+
+def _saved_steps(folder: Path) -> int:
+    """Steps of the furthest state that a training has saved."""
+    return max((int(path.name.partition("-")[0]) for path in (folder / "state").glob("[0-9]*-[0-9]*")), default=0)
+
+
 class _Heard:
-    """What a training said before it failed: the curve so far and what it had spent."""
+    """What a training said before it failed: the curve so far."""
 
     def __init__(self) -> None:
-        self._last: Event = {}
         self._curve: list[CurvePoint] = []
 
     def take(self, event: Event) -> None:
-        """Note a tick; other events are ignored."""
-        if event["kind"] == "tick":
-            self._last = event
-            if event["phase"] == "curve":
-                self._curve.append(_point(event))
+        """Note a point of the curve; other events are ignored."""
+        if event["kind"] == "tick" and event["phase"] == "curve":
+            # after a crash a point may come a second time
+            self._curve = [point for point in self._curve if point.progress < event["progress"]] + [_point(event)]
 
-    def account(self, budget: str, attempts: int) -> dict[str, Any]:
-        """The record's fields for a run that did not come to its end; empty where it said nothing."""
-        if not self._last:
+    def account(self, budget: str, attempt: Path) -> dict[str, Any]:
+        """The record's fields for a run that did not come to its end; empty where its training never began."""
+        spent = witness.noted(attempt)
+        if spent is None:
             return {}
-        spent = {key: self._last[key] for key in ("seconds", "steps", "images")}
-        return {"curve": tuple(self._curve), "spent": Spent(budget=budget, attempts=attempts, **spent)}
+        return {"curve": tuple(self._curve), "spent": Spent(budget=budget, attempts=int(attempt.name), **spent._asdict())}
 
 
 def _point(event: Event) -> CurvePoint:

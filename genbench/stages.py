@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -76,6 +76,7 @@ def train(job: Job, send: Send) -> Trained:
     from genbench.seeds import stream
     from genbench.train import Point
     from genbench.train import train as train_model
+    from genbench.witness import Witness, undone
 
     stop = _stop_on_sigterm()
     spec, track, device = job.spec, job.spec.track, torch.device(job.device)
@@ -92,6 +93,23 @@ def train(job: Job, send: Send) -> Trained:
     state = job.folder / "state"
     earlier, drawn = resume.restore(state, model, optimizers, batches, meter) or ([], [])
 
+    def save(points: Sequence[Point]) -> None:
+        send("pause")
+        with cadence.saving():
+            resume.save(state, model, optimizers, batches, meter, points, drawn)
+        send("resume")
+
+    lost = undone(job.attempt, meter.seconds)
+    if lost:
+        meter.charge_lost(lost)
+        resume.save(state, model, optimizers, batches, meter, earlier, drawn)  # what the crash cost stays charged if there is another
+    cadence, witness = resume.Cadence(), Witness(job.attempt)
+
+    def note() -> None:
+        witness.note(meter.seconds, meter.steps, meter.images)
+
+    note()
+
     def on_point(point: Point) -> dict[str, float]:
         send("pause")
         if track.curve_samples:
@@ -103,11 +121,12 @@ def train(job: Job, send: Send) -> Trained:
         return measured
 
     quiet = throughput.gemm_rate(device, synchronize)
-    send("started", parameters=sum(p.numel() for p in model.parameters()))
+    send("started", parameters=sum(p.numel() for p in model.parameters()), spent=meter.seconds)
     send("resume")
     training = train_model(
         model, optimizers, batches, meter, device=device, precision=track.precision, at=track.curve, stop=stop, earlier=earlier,
         on_point=on_point, on_tick=lambda point: send("tick", phase="train", **asdict(point)),
+        after_step=note, save_due=cadence.due, save=save,
     )  # fmt: skip
     send("pause")
     if training.stopped:
@@ -115,7 +134,7 @@ def train(job: Job, send: Send) -> Trained:
     ledger = training.ledger
     spent = Spent(
         budget=track.budget, seconds=ledger.seconds, steps=ledger.steps, images=ledger.images, flops=ledger.flops,
-        overshoot=training.overshoot, cpu_seconds=ledger.cpu_seconds, waited=ledger.waited,
+        overshoot=training.overshoot, lost=ledger.lost, cpu_seconds=ledger.cpu_seconds, waited=ledger.waited,
         contended=ledger.seconds > 1 and ledger.waited > CONTENDED, finished_early=training.finished_early,
         gemm_gflops=(quiet, throughput.gemm_rate(device, synchronize)),
     )  # fmt: skip

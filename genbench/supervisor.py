@@ -9,12 +9,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from genbench import child
+from genbench.deathsig import adopt_orphans, children, end_orphans
 from genbench.jobs import Check, Job, Stage
 
 POLL = 0.1
@@ -24,6 +25,9 @@ STAGE_LIMIT = 1800.0
 """Seconds a stage may go on without a word while its training clock stands still (data, sampling, scoring)."""
 LOG_LINES = 20
 MESSAGE_LIMIT = 16 << 20
+LOG_LIMIT = 16 << 20
+"""Bytes of a stage's log; a longer one loses its beginning."""
+LOG_KEPT = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,15 @@ class Outcome:
     reason: str = ""
     result: dict[str, Any] | None = None
     log_tail: tuple[str, ...] = ()
+    crashed: bool = False
+    """The process was killed by a signal, and not by us: it may do better another time."""
 
 
 class Supervisor:
     """Starts children from a fork server that has imported torch; falls back to plain spawn where there is none."""
 
     def __init__(self) -> None:
+        adopt_orphans()
         methods = multiprocessing.get_all_start_methods()
         self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
@@ -60,38 +67,45 @@ class Supervisor:
         limit: float | None,
         on_message: Callable[[dict[str, Any]], None] = lambda message: None,
     ) -> Outcome:
-        """Run one stage to its end. `limit`: seconds of training after which it is killed (budget + grace), by this process's clock."""
+        """Run one stage to its end. `limit`: seconds of training, earlier attempts' included, after which it is killed, by our clock."""
         job.attempt.mkdir(parents=True, exist_ok=True)
         log = job.attempt / f"{stage}.log"
         receiver, sender = self._context.Pipe(duplex=False)
         told = (stage, job.model_dump_json(), sender, str(log), dict(os.environ))
+        known = children()
         process = self._context.Process(target=child.main, args=told, daemon=True)  # type: ignore[attr-defined]
         with _plain_main():
             process.start()
         sender.close()
         try:
-            outcome = _follow(process, receiver, limit, on_message)
+            outcome = _follow(process, receiver, limit, on_message, log)
         except KeyboardInterrupt:
             _end(process, TERM_GRACE)
             return Outcome("interrupted", "interrupted by the user", log_tail=_tail(log))
         finally:
             _end(process, 0.0)
             receiver.close()
-        return Outcome(outcome.status, outcome.reason, outcome.result, () if outcome.status == "done" else _tail(log))
+            end_orphans(known)
+        return outcome if outcome.status == "done" else replace(outcome, log_tail=_tail(log))
 
 
-def _follow(process: Any, receiver: Connection, limit: float | None, on_message: Callable[[dict[str, Any]], None]) -> Outcome:
-    """Read messages until the result, the child's death or a deadline."""
+def _follow(
+    process: Any, receiver: Connection, limit: float | None, on_message: Callable[[dict[str, Any]], None], log: Path
+) -> Outcome:  # fmt: skip
+    """Read messages until the result, the child's death or a deadline; keep the log small."""
     trained, resumed, heard = 0.0, None, time.monotonic()
     while True:
+        _cut(log)
         if receiver.poll(POLL):
             try:
                 message = json.loads(receiver.recv_bytes(MESSAGE_LIMIT))
             except (EOFError, OSError, ValueError):
                 process.join(1.0)
-                return Outcome("error", _death(process.exitcode))
+                return _death(process.exitcode)
             heard = time.monotonic()
             match message.get("kind"):
+                case "started":
+                    trained = float(message["spent"])
                 case "resume":
                     resumed = heard
                 case "pause" if resumed is not None:
@@ -103,7 +117,7 @@ def _follow(process: Any, receiver: Connection, limit: float | None, on_message:
                 case _:
                     on_message(message)
         elif not process.is_alive() and not receiver.poll(0):
-            return Outcome("error", _death(process.exitcode))
+            return _death(process.exitcode)
         now = time.monotonic()
         clock = trained + (now - resumed if resumed is not None else 0.0)
         if limit is not None and resumed is not None and clock > limit:
@@ -125,13 +139,26 @@ def _end(process: Any, grace: float) -> None:
     process.join(TERM_GRACE)
 
 
-def _death(exitcode: int | None) -> str:
+def _death(exitcode: int | None) -> Outcome:
     if exitcode is None:
-        return "closed its channel without a result"
+        return Outcome("error", "closed its channel without a result")
     if exitcode < 0:
         name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else str(-exitcode)
-        return f"the process was killed by {name}"
-    return f"the process ended with exit code {exitcode} and no result"
+        return Outcome("error", f"the process was killed by {name}", crashed=True)
+    return Outcome("error", f"the process ended with exit code {exitcode} and no result")
+
+
+def _cut(log: Path) -> None:
+    """Empty a log that has grown beyond `LOG_LIMIT`, but for its end; the child goes on appending."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size <= LOG_LIMIT:
+            return
+        with open(log, "r+b") as file:
+            file.seek(-LOG_KEPT, os.SEEK_END)
+            end = file.read(LOG_KEPT)
+            file.truncate(0)
+        with open(log, "ab") as file:
+            file.write(b"[the log was longer than the limit and was cut here]\n" + end)
 
 
 def _tail(log: Path) -> tuple[str, ...]:

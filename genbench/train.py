@@ -67,12 +67,16 @@ def train(
     on_point: Callable[[Point], Mapping[str, float] | None] = lambda point: None,
     on_tick: Callable[[Point], None] = lambda point: None,
     stop: Callable[[], bool] = lambda: False,
+    after_step: Callable[[], None] = lambda: None,
+    save_due: Callable[[], bool] = lambda: False,
+    save: Callable[[Sequence[Point]], None] = lambda points: None,
     earlier: Sequence[Point] = (),
 ) -> Training:
     """Step `model` until `meter` is exhausted, the model is `finished`, a loss is not finite, or `stop()`.
 
     At each share of the budget in `at` the clock is halted and `on_point` called: what it does is not charged, what it returns joins
-    the point's losses. `earlier` are the points of the run that this one continues.
+    the point's losses. Where `save_due()`, asked every half second, `save` gets the points so far, between two steps and off the
+    clock. `earlier` are the points of the run that this one continues.
     """
     step = _Stepper(model, optimizers, batches, meter, device, precision)
     points = list(earlier)
@@ -81,9 +85,11 @@ def train(
     diverged, finished, stopped = "", False, False
     while not (meter.exhausted or diverged or finished or stopped):
         target = pending[0] if pending else 1.0
+        saving = False
         with meter.running():
-            while not (meter.exhausted or finished) and meter.progress < target:
+            while not (meter.exhausted or finished or saving) and meter.progress < target:
                 step()
+                after_step()
                 finished = bool(getattr(model, "finished", False))
                 if step.tick_due():
                     point = step.look()
@@ -94,7 +100,10 @@ def train(
                     stopped = stop()
                     if diverged or stopped:
                         break
-        if not (diverged or stopped):
+                    saving = save_due() and not (meter.exhausted or finished) and meter.progress < target
+        if saving:
+            save(points)
+        elif not (diverged or stopped):
             point = step.look()
             if step.diverged:
                 diverged = f"a loss was not finite by step {meter.steps}: {_worst(point.losses)}"

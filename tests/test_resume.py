@@ -1,15 +1,22 @@
 """A training that is saved, rebuilt in fresh objects and continued gives the bits of one that never stopped."""
 
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 from torch import nn
 
+import genbench.train as train_module
 from genbench import resume
-from genbench.budget import Budget, Meter
+from genbench.budget import Budget, Ledger, Meter
 from genbench.checkpoint import state_digest
 from genbench.datasets.resident import TrainingBatches
+from genbench.errors import GenbenchError
 from genbench.model import ImageSpec, Optimizers
 from genbench.train import Point, train
+from genbench.witness import Witness, forget, noted, undone
 from tests.toys import Autoencoder, make_data
 
 CPU = torch.device("cpu")
@@ -65,21 +72,142 @@ def test_seconds_spent_before_are_charged(tmp_path):
     assert meter.exhausted
 
 
-@pytest.mark.parametrize("damage", ["absent", "half", "garbage"])
-def test_half_a_state_is_none(damage, tmp_path):
+def damage(place, kind):
+    tensors, said = place / "state.safetensors", place / "state.json"
+    match kind:
+        case "no json":
+            said.unlink()
+        case "half the tensors":
+            tensors.write_bytes(tensors.read_bytes()[:-100])
+        case "a flipped bit":
+            content = bytearray(tensors.read_bytes())
+            content[-7] ^= 1
+            tensors.write_bytes(content)
+        case "an edited number":
+            said.write_bytes(said.read_bytes().replace(b'"drawn": 5', b'"drawn": 4'))
+        case "garbage":
+            said.write_text("{")
+        case "empty":
+            tensors.write_bytes(b"")
+
+
+DAMAGES = ["no json", "half the tensors", "a flipped bit", "an edited number", "garbage", "empty"]
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_state_is_none(kind, tmp_path):
     model, optimizers, batches, meter = built("adam", 5)
+    train(model, optimizers, batches, meter, device=CPU)
     resume.save(tmp_path, model, optimizers, batches, meter, [], [])
-    if damage == "absent":
-        (tmp_path / "state.json").unlink()
-    elif damage == "half":
-        file = tmp_path / "state.safetensors"
-        file.write_bytes(file.read_bytes()[:-100])
-    else:
-        (tmp_path / "state.json").write_text("{")
+    damage(resume.saved(tmp_path)[0], kind)
+    model, optimizers, batches, meter = built("adam", 5)
     before = state_digest(model)
     assert resume.restore(tmp_path, model, optimizers, batches, meter) is None
     assert state_digest(model) == before
     assert meter.steps == 0
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_two_states_are_kept_and_a_damaged_one_falls_back_to_the_one_before(kind, tmp_path):
+    for steps in (3, 4, 5):
+        model, optimizers, batches, meter = built("adam", steps)
+        train(model, optimizers, batches, meter, device=CPU)
+        resume.save(tmp_path, model, optimizers, batches, meter, [], [])
+    assert [int(path.name.partition("-")[0]) for path in resume.saved(tmp_path)] == [5, 4]
+    damage(resume.saved(tmp_path)[0], kind)
+    model, optimizers, batches, meter = built("adam", 9)
+    resume.restore(tmp_path, model, optimizers, batches, meter)
+    assert meter.steps == batches.drawn == 4
+
+
+def test_what_a_kill_between_write_and_rename_leaves_is_ignored(tmp_path):
+    model, optimizers, batches, meter = built("adam", 5)
+    train(model, optimizers, batches, meter, device=CPU)
+    resume.save(tmp_path, model, optimizers, batches, meter, [], [])
+    (place,) = resume.saved(tmp_path)
+    place.rename(tmp_path / ".new-77")
+    assert resume.saved(tmp_path) == []
+    assert resume.restore(tmp_path, model, optimizers, batches, meter) is None
+
+
+def test_a_state_that_cannot_be_read_back_is_an_error(tmp_path, monkeypatch):
+    model, optimizers, batches, meter = built("adam", 5)
+    written = resume.write_atomic
+    monkeypatch.setattr(resume, "write_atomic", lambda path, content: written(path, content[: len(content) // 2]))
+    with pytest.raises(GenbenchError, match="can't be read back"):
+        resume.save(tmp_path, model, optimizers, batches, meter, [], [])
+
+
+def test_other_threads_are_refused(tmp_path):
+    model, optimizers, batches, meter = built("adam", 5)
+    resume.save(tmp_path, model, optimizers, batches, meter, [], [])
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        with pytest.raises(GenbenchError, match=rf"threads {before}.*here it is threads {before + 1}"):
+            resume.restore(tmp_path, model, optimizers, batches, meter)
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- what a crash costs ---------------------------------------------------------------------------------------------
+
+
+def test_seconds_that_a_crash_undid_are_charged_and_listed(tmp_path):
+    meter = Meter(Budget.parse("10s"))
+    meter.restore(Ledger(4.0, 40, 400, 0.0, 1.0, 0.0, 0.5))
+    witness = Witness(tmp_path / "1")
+    for step in range(1, 4):
+        witness.note(4.0 + step / 4, 40 + step, 400 + 10 * step)
+    assert noted(tmp_path / "1") == (4.75, 43, 430)
+    assert undone(tmp_path / "2", meter.seconds) == 0.75
+    meter.charge_lost(0.75)
+    assert (meter.seconds, meter.ledger().lost, meter.steps) == (4.75, 1.25, 40)
+    assert undone(tmp_path / "4", meter.seconds) == 0.0  # it is paid
+    assert undone(tmp_path / "1", 0.0) == 0.0  # the first attempt has none before it
+    forget(tmp_path)
+    assert noted(tmp_path / "1") is None
+    assert undone(tmp_path / "2", 0.0) == 0.0
+
+
+def test_a_witness_outlives_its_process(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from genbench.witness import Witness\n"
+        "w = Witness(Path(sys.argv[1])); w.note(1.5, 7, 70); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "1")]).returncode == -9
+    assert noted(tmp_path / "1") == (1.5, 7, 70)
+
+
+def test_saving_is_due_by_its_cost_and_within_a_minute():
+    now = [0.0]
+    cadence = resume.Cadence(lambda: now[0])
+
+    def waits(cost):
+        with cadence.saving():
+            now[0] += cost
+        began = now[0]
+        while not cadence.due():
+            now[0] += 0.25
+        return now[0] - began
+
+    assert waits(0.0) == 0.5
+    assert waits(0.1) == pytest.approx(10, abs=0.3)  # one per cent
+    assert waits(30.0) == pytest.approx(60, abs=0.3)  # a minute of work, whatever it costs
+
+
+def test_training_saves_between_steps_and_off_the_clock(monkeypatch):
+    monkeypatch.setattr(train_module, "TICK", 0.0)
+    model, optimizers, batches, meter = built("adam", 6)
+    saved = []
+
+    def save(points):
+        before = meter.seconds
+        time.sleep(0.02)
+        saved.append((meter.steps, len(points), meter.seconds - before))
+
+    train(model, optimizers, batches, meter, device=CPU, at=(0.5, 1.0), save_due=lambda: meter.steps % 2 == 0, save=save)
+    assert saved == [(2, 0, 0.0), (4, 1, 0.0)]  # not at the end, where there is nothing left to lose
 
 
 def test_moments_take_their_parameters_layout(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+import genbench.supervisor as supervisor_module
 from genbench import run as runs
 from genbench.errors import GenbenchError
 from genbench.inventory import describe_file
@@ -129,8 +130,9 @@ def test_hparams_reach_the_model(attempt):
         ("def misbehave(self):\n    sys.exit('bye')", "error", "SystemExit: bye"),
         ("def misbehave(self):\n    raise KeyboardInterrupt", "error", "KeyboardInterrupt"),
         ("def misbehave(self):\n    os._exit(0)", "error", "exit code 0"),
-        ("def misbehave(self):\n    os.abort()", "error", "SIGABRT"),
-        ("def misbehave(self):\n    os.kill(os.getpid(), 9)", "error", "SIGKILL"),
+        ("def misbehave(self):\n    os.abort()", "error", "SIGABRT, 3 times in a row"),
+        ("def misbehave(self):\n    if self.count > 2:\n        os.kill(os.getpid(), 9)", "error", "SIGKILL, 3 times in a row"),
+        ("def sample(self, n):\n    os.kill(os.getpid(), 9)", "error", "SIGKILL, 3 times in a row"),
         ("def misbehave(self):\n    raise MemoryError", "oom", "MemoryError"),
         ("def misbehave(self):\n    raise RuntimeError('CUDA out of memory. Tried')", "oom", "out of memory"),
         ("def misbehave(self):\n    self.net[0].weight.data.fill_(float('nan'))", "diverged", "loss = nan"),
@@ -148,6 +150,51 @@ def test_a_misbehaving_model_is_a_named_failure(attempt, body, status, says):
     assert no_children_left()
 
 
+def test_a_memory_bomb_is_out_of_memory_and_the_next_run_is_clean(attempt, monkeypatch):
+    monkeypatch.setattr(runs, "MEMORY", 0.05)
+    body = "def misbehave(self):\n    self.hoard = getattr(self, 'hoard', [])\n    self.hoard += [torch.ones(1 << 26) for _ in range(4)]"
+    record = attempt(body)
+    assert record.status == "oom", record.reason
+    assert "can't allocate memory" in record.reason
+    assert record.spent.attempts == 1  # no second try
+    assert attempt(results="next").status == "done"
+
+
+def test_a_grandchild_with_a_session_of_its_own_is_ended(attempt, tmp_path):
+    body = f"""
+    def misbehave(self):
+        if self.count == 3 and os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.setsid()
+                open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
+                time.sleep(600)
+            time.sleep(600)
+    """
+    begun = time.monotonic()
+    record = attempt(body)
+    assert record.status == "done", record.reason
+    assert time.monotonic() - begun < 60  # nobody waited for the end of its pipe
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    assert no_children_left()
+
+
+def test_gigabytes_of_output_are_cut(attempt, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "LOG_LIMIT", 1 << 20)
+    body = """
+    def misbehave(self):
+        print("\\x1b[31m" + "x" * (1 << 20), flush=True)
+        time.sleep(0.15)
+        if self.count == 10:
+            raise ValueError("after the flood")
+    """
+    record = attempt(body)
+    assert "after the flood" in record.reason
+    assert sum(path.stat().st_size for path in attempt.folder.rglob("train.log")) < 4 << 20
+    assert any("after the flood" in line for line in record.log_tail)
+    assert all(line.isprintable() and len(line) <= 300 for line in record.log_tail)
+
+
 def test_constant_output_is_flagged(attempt):
     record = attempt("def sample(self, n):\n    return torch.zeros(n, 1, 8, 8)")
     assert record.status == "done"
@@ -163,8 +210,9 @@ def test_a_failure_keeps_its_curve_and_what_it_had_spent(attempt):
     record = attempt("def misbehave(self):\n    if self.count > 8:\n        raise ValueError('late')")
     assert record.status == "error"
     assert [point.steps for point in record.curve] == [6]
-    assert record.spent.steps == 6
-    assert record.spent.images == 96
+    assert record.spent.steps == 8
+    assert record.spent.images == 128
+    assert record.spent.seconds > 0
 
 
 def test_a_hanging_step_is_killed_at_budget_and_grace(attempt):
@@ -247,7 +295,7 @@ def test_an_interrupted_run_goes_on_where_it_was_bit_for_bit(attempt):
             os.kill(os.getpid(), signal.SIGINT)
 
     assert attempt(slow, track=track, on_event=interrupt) is None
-    assert (attempt.folder / "state" / "state.json").exists()
+    assert len(list((attempt.folder / "state").glob("*/state.json"))) in (1, 2)
     record = attempt(slow, track=track)
     assert record.status == "done"
     assert record.digests == whole.digests
@@ -255,6 +303,77 @@ def test_an_interrupted_run_goes_on_where_it_was_bit_for_bit(attempt):
     assert [point.steps for point in record.curve] == [20, 200, 400]
     assert [point.fid for point in record.curve] == [point.fid for point in whole.curve]
     assert not (attempt.folder / "state").exists()
+
+
+def counted(folder):
+    """A model's body that does not slow down, but counts its training processes in `folder` and is killed where it says."""
+    return f"""
+    from pathlib import Path
+    folder = Path({str(folder)!r})
+    def misbehave(self):
+        time.sleep(0.002)
+        if not hasattr(self, "lives"):
+            self.lives = len(list(self.folder.glob("life-*")))
+            (self.folder / f"life-{{self.lives}}").touch()
+        if self.count == KILLED.get(self.lives):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+
+
+def test_a_killed_training_goes_on_from_what_was_saved_bit_for_bit(attempt, tmp_path):
+    """Twice, in one command. The seconds that were lost are charged and listed."""
+    track = TRACK.model_copy(update={"budget": "1200steps", "curve": (0.05, 0.5, 1.0)})
+    whole, hurt = tmp_path / "whole-lives", tmp_path / "hurt-lives"
+    whole.mkdir(), hurt.mkdir()
+    expected = attempt(counted(whole).replace("KILLED", "{}"), track=track, results="whole")
+    events = []
+    record = attempt(counted(hurt).replace("KILLED", "{0: 500, 1: 150}"), track=track, results="hurt", on_event=events.append)
+    assert record.status == expected.status == "done", record.reason
+    assert record.digests == expected.digests
+    assert [point.fid for point in record.curve] == [point.fid for point in expected.curve]
+    assert [event["reason"] for event in events if event["kind"] == "crash"] == ["the process was killed by SIGKILL"] * 2
+    assert (record.spent.attempts, expected.spent.attempts) == (3, 1)
+    assert (record.spent.steps, record.spent.images) == (expected.spent.steps, expected.spent.images) == (1200, 1200 * 16)
+    assert expected.spent.lost == 0
+    assert 0 < record.spent.lost < record.spent.seconds
+    assert not (attempt.folder / "state").exists()
+
+
+def test_a_crash_buys_no_more_of_a_time_budget(attempt, tmp_path):
+    track = TRACK.model_copy(update={"budget": "2s", "curve": (1.0,)})
+    record = attempt(counted(tmp_path).replace("KILLED", "{0: 300}"), track=track)
+    assert record.status == "done", record.reason
+    assert record.spent.attempts == 2
+    assert record.spent.seconds == pytest.approx(2, abs=0.2)
+    # what was trained in both attempts together: the steps that count, and the lost seconds' worth
+    rate = record.spent.steps / (record.spent.seconds - record.spent.lost)
+    assert rate * record.spent.seconds == pytest.approx(record.spent.steps + record.spent.lost * rate)
+    assert record.spent.lost > 0
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_leave_the_bits_alone(attempt, tmp_path):
+    """Some inside the writing of a state: it is written at every look, and slowly."""
+    track = TRACK.model_copy(update={"budget": "6000steps", "curve": (0.5, 1.0)})
+    body = "def misbehave(self):\n    time.sleep(0.002)"
+    whole = attempt(body, track=track, results="whole")
+    random, killed = np.random.default_rng(0), 0
+
+    def listen(event):
+        nonlocal killed
+        if event["kind"] == "tick" and event["phase"] == "train" and killed < 20 and random.random() < 0.7:
+            time.sleep(random.uniform(0, 0.6))
+            for process in psutil.Process().children(recursive=True):
+                if process.ppid() != os.getpid() and process.status() != "zombie":  # the fork server's child
+                    process.kill()
+                    killed += 1
+
+    record = attempt(body, track=track, results="hurt", on_event=listen)
+    assert record.status == "done", record.reason
+    assert killed == 20
+    assert record.spent.attempts == 21
+    assert record.digests == whole.digests
+    assert record.spent.lost > 0
 
 
 def test_the_child_dies_with_a_killed_supervisor(tmp_path):

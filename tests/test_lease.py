@@ -1,0 +1,109 @@
+"""One holder at a time; what a dead one leaves is taken over, by one process."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from genbench import lease
+from genbench.lease import BusyError, busy, held
+
+
+def put(folder, **changes):
+    """A lease of somebody else."""
+    told = {"token": "theirs", "host": "elsewhere", "pid": 1} | changes
+    (folder / "lease").write_text(json.dumps(told))
+
+
+def test_a_second_holder_is_refused_until_the_first_is_done(tmp_path):
+    with held(tmp_path):
+        assert busy(tmp_path)
+        with pytest.raises(BusyError), held(tmp_path):
+            pass
+        assert busy(tmp_path)
+    assert not busy(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with held(tmp_path):
+        pass
+
+
+def test_an_exception_gives_it_back(tmp_path):
+    with pytest.raises(ValueError, match="oh"), held(tmp_path):
+        raise ValueError("oh")
+    assert not busy(tmp_path)
+
+
+def test_a_lease_that_nobody_touches_is_taken_over(tmp_path):
+    put(tmp_path)
+    with pytest.raises(BusyError), held(tmp_path):
+        pass
+    old = time.time() - lease.STALE - 5
+    os.utime(tmp_path / "lease", (old, old))
+    assert not busy(tmp_path)
+    with held(tmp_path):
+        assert json.loads((tmp_path / "lease").read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_that_of_a_dead_process_of_this_machine_at_once(tmp_path):
+    import socket
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    put(tmp_path, host=socket.gethostname(), pid=gone.pid)
+    assert not busy(tmp_path)
+    put(tmp_path, host=socket.gethostname(), pid=os.getppid())
+    assert busy(tmp_path)
+
+
+def test_a_holder_touches_it_and_never_another_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT", 0.02)
+    with held(tmp_path):
+        old = time.time() - 1000
+        os.utime(tmp_path / "lease", (old, old))
+        time.sleep(0.3)
+        assert (tmp_path / "lease").stat().st_mtime > old + 500
+        put(tmp_path)  # somebody took it over while we were suspended
+        os.utime(tmp_path / "lease", (old, old))
+        time.sleep(0.2)
+        assert (tmp_path / "lease").stat().st_mtime == pytest.approx(old, abs=1)
+    assert json.loads((tmp_path / "lease").read_text())["token"] == "theirs"  # theirs to remove
+
+
+def _take(folder, start, results):
+    start.wait()
+    try:
+        with held(folder):
+            results.put("held")
+            time.sleep(1.0)
+    except BusyError:
+        results.put("busy")
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_many_who_ask_at_once_one_gets_it(tmp_path, stale):
+    if stale:
+        put(tmp_path)
+        old = time.time() - lease.STALE - 5
+        os.utime(tmp_path / "lease", (old, old))
+    context = multiprocessing.get_context("fork")
+    start, results = context.Event(), context.Queue()
+    asking = [context.Process(target=_take, args=(tmp_path, start, results)) for _ in range(8)]
+    for process in asking:
+        process.start()
+    start.set()
+    answers = sorted(results.get(timeout=20) for _ in asking)
+    for process in asking:
+        process.join()
+    assert answers == ["busy"] * 7 + ["held"]
+
+
+def test_a_lease_that_is_just_being_written_is_nobodys_to_take(tmp_path):
+    (tmp_path / "lease").write_text("")
+    assert busy(tmp_path)
+    with pytest.raises(BusyError), held(tmp_path):
+        pass
