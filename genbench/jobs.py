@@ -34,6 +34,8 @@ class Checked(BaseModel):
     device_class: str
     """``cpu-2`` or the GPU's name: time budgets compare inside one class only."""
     device_name: str
+    num_devices: int
+    """Of that type."""
     channels: int
     num_train: int
     num_holdout: int

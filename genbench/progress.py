@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 
+from genbench.budget import Budget
 from genbench.records import RunRecord
 from genbench.run import Planned
 from genbench.track import Track
@@ -126,3 +131,80 @@ def _plain(title: str, console: Console) -> Callable[[Event], None]:
             console.print(f"{title}: {_WORDS[event['stage']]} ({time.monotonic() - begun:.0f} s)", highlight=False, markup=False)
 
     return show
+
+
+class Board:
+    """A sweep as it goes: what is running, done, failed and to come, and the time left. Safe to tell from several threads."""
+
+    def __init__(self, planned: Sequence[Planned], slots: int, console: Console) -> None:
+        self._console, self._slots, self._total = console, slots, len(planned)
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+        self._running: dict[int, tuple[Planned, float, Event]] = {}
+        self._walls: list[float] = []
+        self._done = self._failed = 0
+        seconds = [Budget.parse(one.spec.track.budget) for one in planned]
+        timed = [budget.amount for budget in seconds if budget.kind == "seconds"]
+        self._guess = sum(timed) / len(timed) if timed else None
+
+    @contextmanager
+    def shown(self) -> Iterator[Board]:
+        """Within the block the board is on the terminal; elsewhere there is a line for each run that ends."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        with Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True) as self._live:
+            yield self
+
+    def event(self, one: Planned, event: Event) -> None:
+        """Something was said by a run."""
+        with self._lock:
+            begun = self._running.get(id(one), (one, time.monotonic(), event))[1]
+            if event["kind"] in ("tick", "stage"):
+                self._running[id(one)] = (one, begun, event)
+        if event["kind"] == "crash":
+            self._console.print(f"{_title(one)}: {_crash(event)}", highlight=False, markup=False, soft_wrap=True)
+
+    def record(self, one: Planned, record: RunRecord) -> None:
+        """A run has its record, now or from earlier."""
+        with self._lock:
+            running = self._running.pop(id(one), None)
+            if running is not None:
+                self._walls.append(time.monotonic() - running[1])
+            self._done += record.status == "done"
+            self._failed += record.status != "done"
+            position = f"{self._done + self._failed}/{self._total}"
+        outcome_line(record, position, self._console)
+
+    def summary(self) -> str:
+        """``7 done, 1 failed, 2 running, 2 to come, 0:12:40 left``."""
+        to_come = self._total - self._done - self._failed - len(self._running)
+        words = [f"{self._done} done", f"{self._failed} failed" * bool(self._failed), f"{len(self._running)} running" * bool(self._running)]
+        words += [f"{to_come} to come" * bool(to_come), self._left(to_come)]
+        return ", ".join(filter(None, words))
+
+    def _left(self, to_come: int) -> str:
+        wall = sum(self._walls) / len(self._walls) if self._walls else self._guess
+        if wall is None or not (to_come or self._running):
+            return ""
+        now = time.monotonic()
+        seconds = round((to_come * wall + sum(max(0.0, wall - (now - begun)) for _, begun, _ in self._running.values())) / self._slots)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        with self._lock:
+            table.add_row(self.summary())
+            for one, _, event in self._running.values():
+                if event["kind"] == "tick":
+                    bar = ProgressBar(1.0, event["progress"], width=24)
+                    table.add_row(f"  {_title(one)}", bar, f"{event['progress']:4.0%}", f"{event['rate']:,.0f} img/s  {_losses(event)}")
+                else:
+                    table.add_row(f"  {_title(one)}", "", "", _WORDS[event["stage"]])
+        return table
+
+
+def _title(one: Planned) -> str:
+    spec = one.spec
+    changed = ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in spec.model.changed.items())
+    return f"{spec.track.name} {spec.model.name} seed {spec.seed}" + (f" ({changed:.40})" if changed and not spec.model.preset else "")

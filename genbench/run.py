@@ -68,7 +68,7 @@ def check(
 
 
 def plan(
-    models: Sequence[ModelDescription], track: Track, seeds: Iterable[int], place: Place, changed: Mapping[str, Mapping[str, str]]
+    models: Sequence[ModelDescription], track: Track, seeds: Iterable[int], place: Place, changed: Mapping[str, Mapping[str, Any]]
 ) -> list[Planned]:
     """Models x seeds -> runs, seeds outermost, so that an interrupted evening has every model once. Raises GenbenchError."""
     planned = []
@@ -232,7 +232,7 @@ def retry(planned: Planned, store: Store) -> None:
     (folder / "record.json").replace(attempts / str(max(1, sum(1 for _ in attempts.glob("*")))) / "failed.json")
 
 
-def _reference(model: ModelDescription, track: Track, asked: Mapping[str, str]) -> ModelRef:
+def _reference(model: ModelDescription, track: Track, asked: Mapping[str, Any]) -> ModelRef:
     """The model as records name it: hparams asked for, over the preset for the track, over the defaults."""
     preset = model.presets.get(track.base, {})
     hparams = {**model.defaults, **preset, **check_hparams(model, asked)}
@@ -240,7 +240,8 @@ def _reference(model: ModelDescription, track: Track, asked: Mapping[str, str]) 
         name=model.name, family=model.family, paper=model.paper, source=model.label, distribution=model.distribution,
         version=model.version, digest=model.digest, hparams=hparams,
         changed={name: value for name, value in hparams.items() if value != model.defaults[name]},
-        preset=track.base if preset else "", trials=model.trials if preset else 0, pretrained=model.pretrained, holdout=model.holdout,
+        preset=track.base if preset else "", trials=model.trials if preset and not track.reproduces else 0,
+        pretrained=model.pretrained, holdout=model.holdout,
     )  # fmt: skip
 
 

@@ -56,7 +56,8 @@ def check(job: Check, send: Send) -> Checked:
     name = torch.cuda.get_device_name(asked) if cuda else machine.processor()
     packages = {package: version(package) for package in ("numpy", "scipy", "torch-fidelity", "torchvision")}
     return Checked(
-        device=str(asked), device_class=name if cuda else f"cpu-{job.threads}", device_name=name, channels=data.channels,
+        device=str(asked), device_class=name if cuda else f"cpu-{job.threads}", device_name=name,
+        num_devices=torch.cuda.device_count() if cuda else 1, channels=data.channels,
         num_train=len(data.train), num_holdout=len(data.holdout), num_test=len(data.test),
         num_classes=0 if data.train.labels is None else data.num_classes, torch=str(torch.__version__), packages=packages,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ MESSAGE_LIMIT = 16 << 20
 LOG_LIMIT = 16 << 20
 """Bytes of a stage's log; a longer one loses its beginning."""
 LOG_KEPT = 64 << 10
+_STARTING = threading.Lock()
+"""Starting a child hides the caller's ``__main__`` for a moment: one thread at a time."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,13 @@ class Outcome:
 
 
 class Supervisor:
-    """Starts children from a fork server that has imported torch; falls back to plain spawn where there is none."""
+    """Starts children from a fork server that has imported torch; falls back to plain spawn where there is none.
+
+    Several threads may run stages at once. `interrupt`, from any thread, ends them all as Ctrl-C does.
+    """
 
     def __init__(self) -> None:
+        self._interrupted, self._killed = threading.Event(), threading.Event()
         adopt_orphans()
         methods = multiprocessing.get_all_start_methods()
         self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -58,6 +65,12 @@ class Supervisor:
             from multiprocessing import forkserver
 
             forkserver.ensure_running()
+
+    def interrupt(self, kill: bool = False) -> None:
+        """Let the stages that are running save what they have and end; `kill`: end them now."""
+        self._interrupted.set()
+        if kill:
+            self._killed.set()
 
     def run(
         self,
@@ -74,13 +87,13 @@ class Supervisor:
         told = (stage, job.model_dump_json(), sender, str(log), dict(os.environ))
         known = children()
         process = self._context.Process(target=child.main, args=told, daemon=True)  # type: ignore[attr-defined]
-        with _plain_main():
+        with _STARTING, _plain_main():
             process.start()
         sender.close()
         try:
-            outcome = _follow(process, receiver, limit, on_message, log)
+            outcome = _follow(process, receiver, limit, on_message, log, self._interrupted)
         except KeyboardInterrupt:
-            _end(process, TERM_GRACE)
+            _end(process, TERM_GRACE, self._killed)
             return Outcome("interrupted", "interrupted by the user", log_tail=_tail(log))
         finally:
             _end(process, 0.0)
@@ -90,12 +103,15 @@ class Supervisor:
 
 
 def _follow(
-    process: Any, receiver: Connection, limit: float | None, on_message: Callable[[dict[str, Any]], None], log: Path
+    process: Any, receiver: Connection, limit: float | None, on_message: Callable[[dict[str, Any]], None], log: Path,
+    interrupted: threading.Event,
 ) -> Outcome:  # fmt: skip
     """Read messages until the result, the child's death or a deadline; keep the log small."""
     trained, resumed, heard = 0.0, None, time.monotonic()
     while True:
         _cut(log)
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         if receiver.poll(POLL):
             try:
                 message = json.loads(receiver.recv_bytes(MESSAGE_LIMIT))
@@ -126,14 +142,16 @@ def _follow(
             return Outcome("timeout", f"gave no sign for {STAGE_LIMIT:.0f} s")
 
 
-def _end(process: Any, grace: float) -> None:
-    """SIGTERM, `grace` seconds, then SIGKILL to the child's whole process group."""
+def _end(process: Any, grace: float, at_once: threading.Event | None = None) -> None:
+    """SIGTERM, `grace` seconds (unless `at_once` is set meanwhile), then SIGKILL to the child's whole process group."""
     if process.pid is None:
         return
     if grace and process.is_alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
-        process.join(grace)
+        deadline = time.monotonic() + grace
+        while process.is_alive() and time.monotonic() < deadline and not (at_once and at_once.is_set()):
+            process.join(0.1)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.join(TERM_GRACE)

@@ -133,7 +133,9 @@ class Row:
         contended = sum(bool(run.record.spent and run.record.spent.contended) for run in self.runs)
         shown += [f"contended ({contended} of {len(self.runs)})"] if contended else []
         shown += [f"pretrained: {clean(self.model.pretrained, 60)}"] if self.model.pretrained else []
-        shown += [f"preset {clean(self.model.preset, 40)}, {self.model.trials} trials"] if self.model.preset else []
+        tuned = [f"preset {clean(self.model.preset, 40)}"] if self.model.preset else []
+        tuned += [f"{self.model.trials} trials"] if self.model.trials else []
+        shown += [", ".join(tuned)] if tuned else []
         shown += ["learns from holdout"] if self.model.holdout else []
         shown += [f"also run beyond the plan: seed {', '.join(map(str, self.extra))}"] if self.extra else []
         return tuple(shown)
