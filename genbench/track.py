@@ -77,6 +77,11 @@ class Track(BaseModel):
         return self.rank_by.startswith(("elbo_", "iwae_"))
 
     @property
+    def reproduces(self) -> bool:
+        """Whether it repeats a publication's set-up: a model's preset for it is published, not tuned."""
+        return self.name.startswith("reproduce-")
+
+    @property
     def protocol(self) -> str:
         """``toy`` (up to 1 000 samples), ``lite`` (up to 10 000) or ``official``: never mixed."""
         return "toy" if self.num_samples <= 1000 else "lite" if self.num_samples <= 10_000 else "official"
@@ -121,8 +126,9 @@ def parse_track(values: dict[str, Any], source: str) -> Track:
 
 
 def with_budget(track: Track, budget: str) -> Track:
-    """The same track with another budget, under a name that says so: its rows are never mixed with the track's own."""
-    return track.model_copy(update={"budget": budget, "name": f"{track.base}{_AT}{budget.lower().replace(' ', '')}"})
+    """The same track with another budget, under a name that says so: its rows are never mixed with the track's own, nor held against
+    results published for that."""
+    return track.model_copy(update={"budget": budget, "name": f"{track.base}{_AT}{budget.lower().replace(' ', '')}", "published": {}})
 
 
 def shipped_tracks() -> list[Track]:
@@ -135,6 +141,6 @@ def shipped_tracks() -> list[Track]:
     order = {"digits": 0, "mnist": 1, "cifar10": 2, "celeba": 3}
 
     def place(track: Track) -> tuple[bool, int, float, str]:
-        return track.name.startswith("reproduce-"), order.get(track.dataset, 9), Budget.parse(track.budget).amount, track.name
+        return track.reproduces, order.get(track.dataset, 9), Budget.parse(track.budget).amount, track.name
 
     return sorted(tracks, key=place)

@@ -74,6 +74,7 @@ def test_another_budget_makes_another_track():
     assert track.name == "t-at-9steps"
     assert track.base == "t"
     assert with_budget(track, "3s").name == "t-at-3s"
+    assert with_budget(Track(**VALUES, published={"a": {"fid": (1, 2)}}), "3s").published == {}
     assert track.hash != Track(**VALUES).hash
 
 
