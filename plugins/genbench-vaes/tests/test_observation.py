@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from genbench_vaes.observation import Observation, kl_divergence, log_weights, reparameterise
+from genbench_vaes.observation import Observation, discretised_logistic, kl_divergence, log_weights, reparameterise
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
 from torch.distributions import kl_divergence as exact_kl
 
@@ -60,6 +60,56 @@ def test_optimal_sigma() -> None:
     expected = Independent(Normal(torch.tanh(output / 2), before.sqrt()), 3).log_prob(images)
     torch.testing.assert_close(observation.log_prob(images, output), expected)
     assert torch.equal(observation.variance, before)
+
+
+LEVELS = torch.arange(256) / 127.5 - 1
+
+
+@pytest.mark.parametrize("mean", [-1.0, -0.3, 0.0, 0.999, 1.0])
+@pytest.mark.parametrize("log_scale", [-7.0, -4.0, -2.0, 0.0, 3.0])
+def test_logistic_is_a_distribution_over_levels(mean: float, log_scale: float) -> None:
+    """Sums to one over the 256 levels; each level has the difference of the distribution function at its edges."""
+    found = discretised_logistic(LEVELS, torch.tensor(mean), torch.tensor(log_scale))
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.double().exp().sum(), torch.tensor(1.0, dtype=torch.float64), atol=5e-5, rtol=0)
+    edges = (torch.arange(257, dtype=torch.float64) / 127.5 - 1 - 1 / 255 - mean) / math.exp(log_scale)
+    edges[0], edges[-1] = -math.inf, math.inf
+    expected = torch.sigmoid(edges).diff()
+    torch.testing.assert_close(found.double().exp(), expected, atol=2e-5, rtol=1e-3)
+
+
+def test_logistic_by_hand() -> None:
+    """s = 1: black is everything below -1 + 1/255, white everything above 1 - 1/255."""
+    x = torch.tensor([-1.0, 1.0, LEVELS[100]])
+    found = discretised_logistic(x, torch.tensor([0.5, 0.5, 0.0]), torch.tensor(0.0))
+    middle = 1 / (1 + math.exp(-(float(x[2]) + 1 / 255))) - 1 / (1 + math.exp(-(float(x[2]) - 1 / 255)))
+    expected = [1 / (1 + math.exp(1.5 - 1 / 255)), 1 / (1 + math.exp(0.5 - 1 / 255)), middle]
+    torch.testing.assert_close(found.exp(), torch.tensor(expected), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("log_scale", [-12.0, -2.0, 6.0])
+def test_logistic_has_finite_gradients_at_the_extremes(log_scale: float) -> None:
+    """Far from the level, and at levels 0 and 255; the mean is drawn towards the pixel."""
+    observation = Observation("logistic")
+    observation.log_scale.data.fill_(log_scale)
+    images = torch.tensor([-1.0, 1.0, -1.0, 1.0, LEVELS[128]]).view(5, 1, 1, 1)
+    output = torch.tensor([30.0, -30.0, -30.0, 30.0, 3.0]).view(5, 1, 1, 1).requires_grad_()
+    total = observation.log_prob(images, output).sum()
+    slope_output, slope_scale = torch.autograd.grad(total, [output, observation.log_scale])
+    assert total.isfinite()
+    assert slope_output.isfinite().all()
+    assert slope_scale.isfinite()
+    assert float(slope_output[4].detach()) < 0
+
+
+def test_logistic_scale_is_learnt_or_fixed() -> None:
+    learnt, fixed = Observation("logistic"), Observation("logistic", sigma=0.1)
+    assert [name for name, p in learnt.named_parameters() if p.requires_grad] == ["log_scale"]
+    assert not any(p.requires_grad for p in fixed.parameters())
+    assert learnt.density == "discrete"
+    images, output = LEVELS.view(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)
+    expected = discretised_logistic(LEVELS, torch.tensor(0.0), torch.tensor(math.log(0.1))).view(4, 64).sum(1)
+    torch.testing.assert_close(fixed.log_prob(images, output), expected)
 
 
 def test_mean() -> None:

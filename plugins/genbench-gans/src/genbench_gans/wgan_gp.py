@@ -3,7 +3,8 @@ arXiv:1704.00028.
 
 Algorithm 1 with its default values. The networks are DCGAN-shaped as in the authors' MNIST and CIFAR-10 releases (64 maps,
 z of 128 normal dimensions; kernels of 4 pixels here, 5 there), and the critic has no normalisation: the penalty is on the
-gradient at each input by itself, which BatchNorm would mix (section 4, "No critic batch normalization").
+gradient at each input by itself, which BatchNorm would mix (section 4, "No critic batch normalization"). ``network=resnet`` is the
+pair of section 5.4 (`genbench_gans.resnet`), which the authors' gan_cifar_resnet.py trains with ``width=128 lr=2e-4 linear_decay=true``.
 """
 
 from __future__ import annotations
@@ -11,35 +12,47 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import ceil, log2
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from genbench import Batches, ImageSpec, Optimizers, full_precision
+from genbench_gans import resnet
 
 
 class WGANGP(nn.Module):
-    """Generator G and critic D; `width` is the number of maps at half the image's size and doubles at each halving."""
+    """Generator G and critic D. In ``dcgan``, `width` is the number of maps at half the image's size and doubles at each halving; in
+    ``resnet`` it is the number everywhere. D has `width_D` where that is given. `blocks` is described in `genbench_gans.resnet`.
+    """
 
     def __init__(
         self,
         image: ImageSpec,
         z_dim: int = 128,
+        network: Literal["dcgan", "resnet"] = "dcgan",
         width: int = 64,
+        width_D: int | None = None,
+        blocks: resnet.Blocks = "authors",
         batch_size: int = 64,
         n_critic: int = 5,
         gp_weight: float = 10.0,
         lr: float = 1e-4,
         beta1: float = 0.0,
         beta2: float = 0.9,
+        linear_decay: bool = False,
     ) -> None:
         super().__init__()
         self.z_dim, self.batch_size, self.n_critic, self.gp_weight = z_dim, batch_size, n_critic, gp_weight
-        self.lr, self.betas = lr, (beta1, beta2)
-        self.G = Generator(image, z_dim, width)
-        self.D = Critic(image, width)
-        self.apply(initialise)
+        self.lr, self.betas, self.linear_decay = lr, (beta1, beta2), linear_decay
+        if network == "resnet":
+            self.G: nn.Module = resnet.Generator(image, z_dim, width, blocks)
+            self.D: nn.Module = resnet.Discriminator(image, width_D or width, blocks, pool="mean")
+        else:
+            self.G = Generator(image, z_dim, width)
+            self.D = Critic(image, width_D or width)
+            self.apply(initialise)
 
     def configure_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """One Adam for each player."""
@@ -47,6 +60,9 @@ class WGANGP(nn.Module):
 
     def training_step(self, batches: Batches, optimizers: Optimizers) -> Mapping[str, Tensor]:
         """Algorithm 1, one turn of the outer loop."""
+        if self.linear_decay:
+            for optimizer in optimizers.values():
+                optimizer.lr = self.lr * (1 - batches.progress)
         # lines 2-9: n_critic steps of D(x~) - D(x) + lambda (||grad D(x^)|| - 1)^2
         for _ in range(self.n_critic):
             real = next(batches).images  # (B, C, H, W) in [-1, 1]

@@ -10,17 +10,23 @@ their mirror image as decoder.
 Departures: one halving for every factor of two above 4 pixels (three at 32) in place of three at 64, kernels of 4 in place of 5 (a
 stride of 2 divides them, which avoids checkerboards), the features enter the linear layer to mu and log sigma^2 directly, Adam in
 place of RMSprop.
+
+With `prior="gmm"` the networks stand still in the last `prior_share` of the budget while a mixture of Gaussians is fitted to samples
+of q(z|x), and takes the place of N(0, I): the ex-post density estimation of Ghosh et al. 2020, arXiv:1903.12436, section 4.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from genbench import Batches, ImageSpec, Optimizers
 from genbench_vaes.observation import Likelihood, Observation, kl_divergence, log_weights, reparameterise
+from genbench_vaes.prior import LatentGMM
 
 
 class ConvVAE(nn.Module):
@@ -29,13 +35,15 @@ class ConvVAE(nn.Module):
     def __init__(
         self, image: ImageSpec, z_dim: int = 128, width: int = 64,
         likelihood: Likelihood = "gaussian", sigma: float | None = None, lr: float = 3e-4, batch_size: int = 64,
+        prior: Literal["normal", "gmm"] = "normal", components: int = 20, prior_share: float = 0.1,
     ) -> None:  # fmt: skip
         super().__init__()
         self.z_dim, self.lr, self.batch_size = z_dim, lr, batch_size
         self.encoder = encoder(image, width, 2 * z_dim)
         self.decoder = decoder(image, width, z_dim)
         self.observation = Observation(likelihood, sigma)
-        self.density, self.prior = self.observation.density, "N(0, I)"
+        self.density, self.prior = self.observation.density, f"GMM({components})" if prior == "gmm" else "N(0, I)"
+        self.prior_share, self.mixture = prior_share, LatentGMM(z_dim, components) if prior == "gmm" else None
 
     def configure_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """One over both networks."""
@@ -49,6 +57,8 @@ class ConvVAE(nn.Module):
     def training_step(self, batches: Batches, optimizers: Optimizers) -> Mapping[str, Tensor]:
         """Algorithm 1 of Kingma and Welling: minibatch, noise, gradient of the estimator, update."""
         images = next(batches).images
+        if self.mixture is not None and batches.progress >= 1 - self.prior_share:
+            return {"log_prior": self.fit_prior(self.mixture, images)}
         mu, logvar = self.posterior(images)
         z = reparameterise(mu, logvar)
         reconstruction = -self.observation.log_prob(images, self.decoder(z)).mean()
@@ -57,8 +67,18 @@ class ConvVAE(nn.Module):
         optimizers["VAE"].minimize(loss)
         return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": kl.detach()}
 
+    @torch.no_grad()
+    def fit_prior(self, mixture: LatentGMM, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> mean log p(z) () of the latents so far; the encoder stands still, batch statistics too."""
+        self.encoder.eval()
+        z = reparameterise(*self.posterior(images))
+        self.encoder.train(self.training)
+        return mixture.fit(z)
+
     def sample(self, n: int) -> Tensor:
-        """n -> decoder means (n, C, H, W) in [-1, 1] of z ~ N(0, I)."""
+        """n -> decoder means (n, C, H, W) in [-1, 1] of z from the prior."""
+        if self.mixture is not None:
+            return self.decode(self.mixture.sample(n))
         return self.decode(torch.randn(n, self.z_dim, device=self.observation.variance.device))
 
     def encode(self, images: Tensor) -> Tensor:
@@ -75,7 +95,15 @@ class ConvVAE(nn.Module):
 
     def log_weights(self, images: Tensor, k: int) -> Tensor:
         """(B, C, H, W), k -> log p(x, z) / q(z|x) (k, B) in nats."""
-        return log_weights(*self.posterior(images), lambda z: self.observation.log_prob(images, self.decoder(z)), k)
+
+        def log_likelihood(z: Tensor) -> Tensor:
+            log_prob = self.observation.log_prob(images, self.decoder(z))
+            if self.mixture is None:
+                return log_prob
+            # `log_weights` takes p(z) for N(0, I): put the mixture in its place.
+            return log_prob + self.mixture.log_prob(z) + 0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+
+        return log_weights(*self.posterior(images), log_likelihood, k)
 
 
 def halvings(size: int) -> int:

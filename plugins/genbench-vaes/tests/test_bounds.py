@@ -1,4 +1,4 @@
-"""The three models under the contract: shapes, ranges, one step, state."""
+"""The bounds of vae, conv-vae and beta-vae: what their importance weights are, and that training raises them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 
 from genbench import Batch, ImageSpec, ModelSpec, Optimizers
 
-SPECS = {spec.name: spec for spec in genbench_models()}
 FAST: dict[str, dict[str, object]] = {"vae": {"optimizer": "adam"}, "conv-vae": {}, "beta-vae": {"beta": 1.0}}
 SMALL: dict[str, dict[str, object]] = {"vae": {"hidden": 32}, "conv-vae": {"width": 8, "z_dim": 6}, "beta-vae": {"width": 4, "hidden": 16}}
+SPECS = {spec.name: spec for spec in genbench_models() if spec.name in SMALL}
 
 
 class OneBatch:
@@ -49,35 +49,6 @@ def blobs(n: int, channels: int, size: int) -> torch.Tensor:
 def build(spec: ModelSpec, channels: int, size: int, **hparams: object) -> nn.Module:
     torch.manual_seed(0)
     return spec.cls(ImageSpec(channels, size), **{**SMALL[spec.name], **hparams})
-
-
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [8, 12, 16, 32, 64])
-def test_every_size(name: str, channels: int, size: int) -> None:
-    model = build(SPECS[name], channels, size).to(memory_format=torch.channels_last)
-    images = blobs(4, channels, size)
-    optimizers, batches = Optimizers(model.configure_optimizers()), OneBatch(images)
-    before = {key: value.clone() for key, value in model.named_parameters()}
-    with torch.autocast("cpu", torch.bfloat16):
-        scalars = model.training_step(batches, optimizers)
-    assert batches.drawn == 1
-    assert all(value.dtype == torch.float32 and not value.requires_grad and math.isfinite(value) for value in scalars.values())
-    assert float(scalars["kl"]) > 0
-    assert all(not torch.equal(before[key], value) for key, value in model.named_parameters() if not key.endswith("bias"))
-    model.eval()
-    with torch.inference_mode():
-        samples = model.sample(5)
-        weights = model.log_weights(images, 3)
-        z = model.encode(images)
-        assert torch.equal(model.decode(z), model.reconstruct(images))
-        assert model.decode(z).shape == images.shape
-    assert samples.shape == (5, channels, size, size)
-    assert -1 <= samples.min() < samples.max() <= 1
-    assert not torch.equal(samples[0], samples[1])
-    assert weights.shape == (3, 4)
-    assert weights.isfinite().all()
-    assert z.shape == (4, model.z_dim)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -125,48 +96,12 @@ def test_what_the_weights_are_of_is_declared(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_state_dict_is_the_model(name: str) -> None:
-    """A fresh model that loads the state draws the same samples."""
-    trained = build(SPECS[name], 1, 16)
-    optimizers, batches = Optimizers(trained.configure_optimizers()), OneBatch(blobs(8, 1, 16))
-    for _ in range(3):
-        trained.training_step(batches, optimizers)
-    torch.manual_seed(9)
-    fresh = SPECS[name].cls(ImageSpec(1, 16), **SMALL[name])
-    fresh.load_state_dict(trained.state_dict())
-    drawn = []
-    for model in (trained, fresh):
-        torch.manual_seed(3)
-        drawn.append(model.eval().sample(4))
-    assert torch.equal(*drawn)
-
-
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_presets_build(spec: ModelSpec) -> None:
-    for track, hparams in spec.presets.items():
-        assert set(hparams) <= set(spec.hparams)
-        spec.cls(ImageSpec(1, 8 if track.startswith("digits") else 32), **hparams)
-    assert bool(spec.presets) == bool(spec.trials)
-
-
-def test_published_architectures() -> None:
-    """Kingma & Welling: 500 tanh units; Higgins et al. at 64 x 64: 32, 32, 64, 64 channels, 256 units, 32 latents."""
-    vae = SPECS["vae"].cls(ImageSpec(1, 28))
-    assert [tuple(p.shape) for p in vae.parameters() if p.ndim == 2] == [(500, 784), (40, 500), (500, 20), (784, 500)]
-    assert isinstance(vae.configure_optimizers()["VAE"], torch.optim.Adagrad)
-    beta = SPECS["beta-vae"].cls(ImageSpec(3, 64))
-    shapes = [tuple(p.shape) for p in beta.encoder.parameters() if p.ndim > 1]
-    assert shapes == [(32, 3, 4, 4), (32, 32, 4, 4), (64, 32, 4, 4), (64, 64, 4, 4), (256, 1024), (64, 256)]
-    conv = SPECS["conv-vae"].cls(ImageSpec(3, 64))
-    assert [m.out_channels for m in conv.encoder if isinstance(m, nn.Conv2d)] == [64, 128, 256, 512]
-
-
-def test_beta_weighs_the_divergence() -> None:
-    losses = []
-    for beta in (1.0, 10.0):
-        model = build(SPECS["beta-vae"], 1, 8, beta=beta)
-        torch.manual_seed(1)
-        losses.append(model.training_step(OneBatch(blobs(8, 1, 8)), Optimizers(model.configure_optimizers())))
-    one, ten = losses
-    assert torch.equal(one["kl"], ten["kl"])
-    assert float(ten["loss"] - one["loss"]) == pytest.approx(9 * float(one["kl"]), rel=1e-3)
+@pytest.mark.parametrize("size", [8, 12, 28])
+def test_reconstructions_are_decoded_means(name: str, size: int) -> None:
+    model = build(SPECS[name], 3, size).eval()
+    images = blobs(4, 3, size)
+    with torch.inference_mode():
+        z = model.encode(images)
+        assert z.shape == (4, model.z_dim)
+        assert torch.equal(model.decode(z), model.reconstruct(images))
+        assert model.decode(z).shape == images.shape
