@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from genbench.inventory import Inventory, ModelDescription
+    from genbench.sweep.local import Cell
     from genbench.track import Track
 
 app = typer.Typer(
@@ -34,6 +36,7 @@ KINDS = ("models", "datasets", "metrics", "extractors", "tracks")
 
 def main() -> None:
     """Run the command line; exit codes: 0 all done, 1 some run failed, 2 the user's mistake, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except GenbenchError as error:
@@ -124,6 +127,68 @@ def run_command(
         sys.exit(1)
 
 
+@app.command("sweep")
+def sweep_command(
+    file: Annotated[Path, typer.Argument(help="TOML file: models, tracks, seeds, grids or random draws.", metavar="FILE.toml")],
+    results: Results = Path("results"),
+    executor: Annotated[str, typer.Option(help="Where runs happen: local.")] = "local",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; one by default on a CPU, one for each GPU.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each run; the cores divided by --jobs by default.")] = None,
+    weights: Weights = None,
+    only: Annotated[list[str] | None, typer.Option(help="A model, a track or track/model/seed; may be repeated.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run failed runs again.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would run, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run models x tracks x seeds x hparams. The same command again goes on where it was; several may share a results folder."""
+    from genbench import machine, progress
+    from genbench import run as runs
+    from genbench.inventory import inventory
+    from genbench.leaderboard import terminal
+    from genbench.sweep.local import Cell, devices_for, execute, threads_for
+    from genbench.sweep.plan import load_sweep, runs_of
+    from genbench.sweep.plan import only as only_these
+
+    if executor != "local":
+        raise GenbenchError(f"executor {executor!r} is not one of: local")
+    asked, console = load_sweep(file), _console(stderr=as_json)
+    with runs.supervised() as supervisor:
+        found = inventory()
+        models = {name: _model(name, found) for name in dict.fromkeys(asked.models)}
+        cells: list[Cell] = []
+        for name in dict.fromkeys(asked.tracks):
+            share = threads or threads_for(machine.cores(), jobs or 1)
+            place = runs.check(_track(name, asked.budget), supervisor, results=results, device=device, threads=share, weights=weights)
+            cells += [Cell(one, place) for one in runs_of(asked, models, _track(name, asked.budget), place)]
+        kept = {id(one) for one in only_these([cell.planned for cell in cells], only or [])}
+        cells = [cell for cell in cells if id(cell.planned) in kept]
+        if retry_failed and not dry_run:
+            for cell in cells:
+                if cell.record is not None and cell.record.status != "done":
+                    runs.retry(cell.planned, cell.place.store)
+        if dry_run:
+            _print_plan(cells, as_json)
+            return
+        devices = devices_for(cells[0].place, jobs)
+        board = progress.Board([cell.planned for cell in cells], len(devices), console)
+        console.print(f"{file}: {len(cells)} runs, {len(devices)} at a time on {cells[0].place.checked.device_class}", highlight=False)
+        records = []
+        with board.shown():
+            execute(
+                cells, supervisor, devices=devices, on_event=lambda cell, event: board.event(cell.planned, event),
+                on_record=lambda cell, record: (board.record(cell.planned, record), records.append(record)),
+            )  # fmt: skip
+    if as_json:
+        print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+    else:
+        for name in dict.fromkeys(cell.planned.spec.track.name for cell in cells):
+            console.print(terminal(results, name))
+        console.print(board.summary(), highlight=False)
+    if any(record.status != "done" for record in records):
+        sys.exit(1)
+
+
 @boards.command("build")
 def build_command(
     results: Results = Path("results"),
@@ -199,6 +264,67 @@ def doctor_command(as_json: Json = False) -> None:
     _print_rows(["", "what", "state"], [["ok" if f.ok else "--", f"{f.kind} {f.name}", f.state] for f in findings])
 
 
+@app.command("check")
+def check_command(
+    models: Annotated[list[str], typer.Argument(help="Names of installed models, or FILE.py:CLASS.", metavar="MODEL...")],
+    as_json: Json = False,
+) -> None:
+    """Hold models to the contract, one line a check: for their authors. Exit code 1 where one fails."""
+    from dataclasses import asdict
+
+    from rich.padding import Padding
+
+    from genbench.catalogue import load_entry
+    from genbench.inventory import inventory
+    from genbench.testing import outcomes
+
+    entries = [load_entry(name if ".py" in name else inventory().model(name).source, name) for name in dict.fromkeys(models)]
+    found, console = [], _console(stderr=as_json)
+    for entry in entries:
+        if not as_json:
+            console.print(f"{entry.name}  ({entry.distribution} {entry.version})", style="bold", highlight=False)
+        for outcome in outcomes(entry.spec):
+            found.append(outcome)
+            if not as_json:
+                style = {"ok": "green", "failed": "red", "skipped": "dim"}[outcome.status]
+                console.print(f"  [{style}]{outcome.status:8}[/]{outcome.check:32}{outcome.seconds:6.1f} s", highlight=False)
+                if outcome.message:
+                    console.print(Padding(_escaped(outcome.message), (0, 0, 0, 10)), style=style, highlight=False)
+    failed = [outcome for outcome in found if outcome.status == "failed"]
+    if as_json:
+        print(json.dumps([asdict(outcome) for outcome in found], indent=1))
+    else:
+        console.print(f"{len(found)} checks, {len(failed)} failed", highlight=False)
+    if failed:
+        sys.exit(1)
+
+
+@app.command("new")
+def new_command(
+    name: Annotated[str, typer.Argument(help="Of the model: lower-case words joined by dashes, like my-gan.")],
+    family: Annotated[str, typer.Option(help="gan or vae: what the model in it starts as.")],
+    path: Annotated[Path, typer.Option(help="Folder to write genbench-NAME into.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write a package with a model of your own: it installs, passes its tests and trains as it stands."""
+    from genbench.inventory import inventory
+    from genbench.scaffold import new_package
+
+    taken = {model.name: model for model in inventory().models}
+    if name in taken:
+        raise GenbenchError(f"a model called {name!r} is installed already, by {taken[name].distribution}; choose another name")
+    written = new_package(name, family, path)
+    if as_json:
+        print(json.dumps([str(file) for file in written]))
+        return
+    folder = path / f"genbench-{name}"
+    print(f"{folder}: {len(written)} files")
+    print(f"  pip install -e {folder}")
+    print(f"  genbench check {name}")
+    print(f"  genbench run {name} --track digits-20s")
+    print(f"then make {written[4]} your own, and choose a licence in pyproject.toml")
+
+
 @extractors.command("train")
 def extractor_command(
     dataset: Annotated[str, typer.Argument(help="Dataset with labels.")],
@@ -264,6 +390,30 @@ def _hparams(written: list[str], models: list[ModelDescription]) -> dict[str, di
     return changed
 
 
+def _print_plan(cells: list[Cell], as_json: bool) -> None:
+    """What a sweep would do: a line a run, and the device time that is still to be spent."""
+    from genbench.budget import Budget
+
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        spec, record = cell.planned.spec, cell.record
+        rows.append({
+            "track": spec.track.name, "model": spec.model.name, "seed": spec.seed, "changed": dict(spec.model.changed),
+            "budget": spec.track.budget, "state": "to run" if record is None else record.status, "folder": str(spec.folder),
+        })  # fmt: skip
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    headers = ["track", "model", "seed", "hparams", "budget", "state"]
+    told = [{**row, "hparams": ", ".join(f"{key}={value}" for key, value in row["changed"].items())} for row in rows]
+    _print_rows(headers, [[row[header] for header in headers] for row in told])
+    left = [Budget.parse(row["budget"]) for row in rows if row["state"] == "to run"]
+    seconds = sum(budget.amount for budget in left if budget.kind == "seconds")
+    others = sum(budget.kind != "seconds" for budget in left)
+    known = f"{seconds / 3600:.2f} device-hours of training" + (f", and {others} runs whose budget is no time" if others else "")
+    print(f"{len(rows)} runs, {len(left)} to run: {known}")
+
+
 def _listing(found: Inventory, kind: str) -> list[dict[str, Any]]:
     return [item.model_dump(mode="json") for item in getattr(found, kind)]
 
@@ -310,6 +460,11 @@ def _nothing(value: Any) -> Any:
     import contextlib
 
     return contextlib.nullcontext(value)
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    """A scheduler that takes the machine back sends SIGTERM: what runs is saved as at Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from genbench.sweep.plan import load_sweep
 from genbench.track import parse_track
 
 README = Path(__file__).parents[1] / "README.md"
@@ -26,7 +27,7 @@ def genbench(*arguments, cwd, env=None):
 
 @pytest.fixture
 def example(tmp_path):
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     (tmp_path / "my_gan.py").write_text(code)
     return tmp_path
 
@@ -39,6 +40,21 @@ def test_the_example_runs_from_its_file(example):
     assert record["status"] == "done"
     assert record["spent"]["steps"] == 20
     assert record["spec"]["model"]["source"] == "my_gan.py:MyGAN"
+
+
+def test_the_example_conforms(example):
+    (example / "test_my_gan.py").write_text(blocks("python")[1])
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=example, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "failed" not in done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10
+
+
+def test_the_example_sweep_is_one(tmp_path):
+    (sweep,) = [block for block in blocks("toml") if "configurations" in block]
+    (tmp_path / "night.toml").write_text(sweep)
+    found = load_sweep(tmp_path / "night.toml")
+    assert [len(found.configurations(name)) for name in found.models] == [2, 8]
 
 
 def test_the_example_installs_and_is_listed(example):
