@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from genbench.inventory import Inventory, ModelDescription
+    from genbench.records import RunRecord
     from genbench.sweep.local import Cell
     from genbench.track import Track
 
@@ -174,10 +175,14 @@ def sweep_command(
         board = progress.Board([cell.planned for cell in cells], len(devices), console)
         console.print(f"{file}: {len(cells)} runs, {len(devices)} at a time on {cells[0].place.checked.device_class}", highlight=False)
         records = []
+
+        def on_record(cell: Cell, record: RunRecord) -> None:
+            records.append(record)
+            board.record(cell.planned, record)
+
         with board.shown():
             execute(
-                cells, supervisor, devices=devices, on_event=lambda cell, event: board.event(cell.planned, event),
-                on_record=lambda cell, record: (board.record(cell.planned, record), records.append(record)),
+                cells, supervisor, devices=devices, on_event=lambda cell, event: board.event(cell.planned, event), on_record=on_record
             )  # fmt: skip
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))

@@ -92,7 +92,7 @@ def restore(
 
     Raises GenbenchError where that state was made with other threads or another torch: it would go on, but not with the same bits.
     """
-    found = next((state for path in saved(folder) if (state := _read(path)) is not None), None)
+    found = next(filter(None, map(_read, saved(folder))), None)
     if found is None:
         return None
     state, tensors = found

@@ -50,7 +50,8 @@ def execute(
     Cells that another process holds are left to it and looked at again; should it die, they are taken over. Ctrl-C saves what is
     running and raises KeyboardInterrupt; a second one kills it.
     """
-    waiting, free, running = deque(cells), deque(devices), {}
+    waiting, free = deque(cells), deque(devices)
+    running: dict[Future[RunRecord | None], tuple[Cell, str]] = {}
     with ThreadPoolExecutor(len(devices), thread_name_prefix="run") as pool:
         try:
             while waiting or running:

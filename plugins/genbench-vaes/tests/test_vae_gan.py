@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from genbench_vaes.observation import kl_divergence, reparameterise
-from genbench_vaes.vae_gan import VAEGAN, feature_error, gan_value
+from genbench_vaes.vae_gan import VAEGAN, feature_error, gan_value, turns
 from torch import Tensor, nn
 
 from genbench import Batch, ImageSpec, Optimizers
@@ -60,6 +60,16 @@ def test_the_error_is_summed_over_features_and_averaged_over_images() -> None:
     real, reconstructed = torch.zeros(2, 2, 1, 2), torch.zeros(2, 2, 1, 2)
     reconstructed[0, 0, 0, 0], reconstructed[0, 1, 0, 1], reconstructed[1, 1, 0, 0] = 3.0, 4.0, 1.0
     assert feature_error(real, reconstructed).item() == (25 + 1) / 2 / 2
+
+
+@pytest.mark.parametrize(
+    ("D_real", "D_fake", "goes"),
+    [(0.5, 0.5, (1, 1)), (0.8, 0.5, (1, 0)), (0.5, 0.2, (1, 0)), (0.3, 0.5, (0, 1)), (0.5, 0.7, (0, 1)), (0.8, 0.7, (1, 1))],
+)
+def test_a_player_too_far_ahead_pauses(D_real: float, D_fake: float, goes: tuple[int, int]) -> None:
+    # costs of 0.33 and 1.03 are the limits: D = 0.72 and 0.36 on real images, 0.28 and 0.64 on fake ones
+    real, fake = torch.tensor([D_real]).logit(), torch.tensor([D_fake, D_fake]).logit()
+    assert tuple(map(float, turns(real, fake))) == goes
 
 
 def test_all_gradients_are_taken_before_any_network_steps() -> None:

@@ -13,7 +13,7 @@ reconstruction error is measured not on pixels but on the features of the discri
 The networks are those of table 1 for 64 x 64 images (three halvings to 8 x 8; as many down to 4 x 4 at smaller sizes), RMSprop at 3e-4
 and minibatches of 64 as in section 4. From the authors' release (github.com/andersbll/autoencoding_beyond_pixels): gamma = 1e-5, l is
 the last convolution before its normalisation, RMSprop's decay of 0.9, and D sees x, G(z) and G(z_p) as one batch, so that its
-normalisation treats all alike and cannot hide how they differ. Departure: no pause of G or D when the other falls behind.
+normalisation treats all alike and cannot hide how they differ; a player too far ahead of the other pauses (`turns`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class VAEGAN(nn.Module):
         L_prior = kl_divergence(mu, logvar).mean()
         L_llike = feature_error(*features.chunk(3)[:2])
         L_GAN = gan_value(*logits.chunk(3))
-        optimizers.minimize({"E": L_prior + L_llike, "G": self.gamma * L_llike + L_GAN, "D": -L_GAN})
+        G_turn, D_turn = turns(*logits.detach().split([len(x), 2 * len(x)]))
+        optimizers.minimize({"E": L_prior + L_llike, "G": G_turn * (self.gamma * L_llike + L_GAN), "D": -D_turn * L_GAN})
         return {"L_prior": L_prior.detach(), "L_llike": L_llike.detach(), "L_GAN": L_GAN.detach()}
 
     def sample(self, n: int) -> Tensor:
@@ -94,6 +95,18 @@ def gan_value(real: Tensor, reconstructed: Tensor, sampled: Tensor) -> Tensor:
     """Logits of x, G(z), G(z_p), (B,) each -> log D(x) + log(1 - D(G(z))) + log(1 - D(G(z_p))), means of the batch. Eq. 11."""
     # log sigmoid(a) = -softplus(-a), log(1 - sigmoid(a)) = -softplus(a): finite where D is certain
     return -softplus(-real).mean() - softplus(reconstructed).mean() - softplus(sampled).mean()
+
+
+def turns(real: Tensor, fake: Tensor, equilibrium: float = 0.68, margin: float = 0.35) -> tuple[Tensor, Tensor]:
+    """Logits of real (B,) and fake (2B,) images -> whether G and whether D steps, 1.0 or 0.0: a loss of weight 0 moves nothing.
+
+    D pauses where either of its costs, -log D(x) and -log(1 - D(G(z))), is below the equilibrium by the margin, G where one is above it by
+    as much; nobody pauses where both would. The authors' release; the running averages of RMSprop move on here.
+    """
+    costs = torch.stack([softplus(-real).mean(), softplus(fake).mean()])
+    D_ahead, G_ahead = (costs < equilibrium - margin).any(), (costs > equilibrium + margin).any()
+    both = D_ahead & G_ahead
+    return (~G_ahead | both).float(), (~D_ahead | both).float()
 
 
 class Encoder(nn.Sequential):
