@@ -124,7 +124,8 @@ def check_resume(subject: Subject) -> None:
             resumed = Trial(subject, 2 * half)
             resume.restore(Path(folder), resumed.model, resumed.optimizers, resumed.batches, resumed.meter)
         except (GenbenchError, RuntimeError, TypeError) as error:
-            raise ConformanceError(f"its state cannot be saved and restored: {error}; {_WHERE_STATE_GOES}") from error
+            said = " ".join(str(error).split())
+            raise ConformanceError(f"its state cannot be saved and restored: {said}; {_WHERE_STATE_GOES}") from error
     same_losses = _equal(second, resumed.run(half))
     if checkpoint.state_digest(straight.model) != checkpoint.state_digest(resumed.model) or not same_losses:
         raise ConformanceError(

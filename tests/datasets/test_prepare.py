@@ -139,6 +139,6 @@ def test_the_built_in_datasets_are_those_of_the_documentation():
     assert found == {
         "digits": (1, 8, 10, 300), "mnist": (1, 28, 10, 10_000), "fashion-mnist": (1, 28, 10, 10_000), "kmnist": (1, 28, 10, 10_000),
         "cifar10": (3, 32, 10, 5_000), "cifar100": (3, 32, 100, 5_000), "svhn": (3, 32, 10, 5_000), "stl10": (3, 96, 0, 5_000),
-        "celeba": (3, 178, 0, 10_000),
+        "celeba": (3, 178, 0, 10_000), "mnist-binary": (1, 28, 10, 10_000), "mnist-dynamic": (1, 28, 10, 10_000),
     }  # fmt: skip
     assert module.HOLDOUT_SEED == 2014

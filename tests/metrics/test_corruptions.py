@@ -247,7 +247,8 @@ HOLDS: dict[str, Callable[[list[float]], bool]] = {
 def test_every_metric_sees_something() -> None:
     seen = {metric for claim in CLAIMS.values() for metric in f"{claim.up} {claim.down}".split()}
     there = set(subject("digits").values(subject("digits").images[:N]))
-    assert seen == there - {"nn_ratio", "fid_gap"}  # of copies from 1200 images they say too little
+    # of copies from 1200 images two say too little; and a classifier can be sure of noise
+    assert seen == there - {"nn_ratio", "fid_gap", "recognised"}
 
 
 def test_a_growing_tint() -> None:
