@@ -131,8 +131,8 @@ def test_closed_divergences_agree_with_the_weights() -> None:
     assert bounds[0] < bounds[1] < bounds[2]
 
 
-def test_weights_of_a_linear_gaussian_chain() -> None:
-    """z_2 ~ N(0, 1), z_1 = a z_2 + s e, x = 2 sigmoid(o) - 1 + e with o constant: log p(x) is known whatever q is."""
+def test_weights_where_the_evidence_is_known() -> None:
+    """A decoder that ignores z makes log p(x) known: the bound is below it, the mean of the weights is p(x), whatever q is."""
     model = small(latents="1,1", likelihood="gaussian", sigma=1.0, hidden="4,4").eval()
     with torch.no_grad():
         for parameter in model.decoder.parameters():
@@ -140,9 +140,9 @@ def test_weights_of_a_linear_gaussian_chain() -> None:
     images = torch.rand(4, 1, 8, 8) * 2 - 1
     evidence = Independent(Normal(torch.zeros(4, 1, 8, 8), 1.0), 3).log_prob(images)
     with torch.inference_mode():
-        weights = model.log_weights(images, 20_000)
-    assert float((weights.mean(0) - evidence).max()) < 0
-    torch.testing.assert_close(weights.logsumexp(0) - math.log(20_000), evidence, atol=0.1, rtol=0)
+        weights = model.log_weights(images, 3000)
+    assert float((weights.mean(0) - evidence).max()) < -0.01
+    torch.testing.assert_close(weights.logsumexp(0) - math.log(3000), evidence, atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize(("warmup", "progress", "beta"), [(0.2, 0.0, 0.0), (0.2, 0.1, 0.5), (0.2, 0.7, 1.0), (0.0, 0.0, 1.0)])
