@@ -30,7 +30,8 @@ R3GAN_SMALL = {"blocks": 1, "ema_kimg": 1.0}
 R3GAN_MNIST = {
     "width": 64, "wide": 4, "batch_size": 16, "lr": 4e-3, "lr_end": 5e-4, "gamma": 5.0, "gamma_end": 1.0, "burn_in": 1.0, **R3GAN_SMALL
 }  # fmt: skip
-STYLEGAN2_SMALL = {"mapping_layers": 2, "channel_max": 32, "style_mixing": 0.0, "pl_weight": 0.0}
+STYLEGAN2_SMALL = {"mapping_layers": 2, "style_mixing": 0.0, "r1_every": 4, "pl_weight": 0.0, "ema_kimg": 1.0, "lr": 1e-2}
+STYLEGAN2_MNIST = {"z_dim": 64, "channel_base": 512, "channel_max": 64, "gamma": 1.0, "batch_size": 16, **STYLEGAN2_SMALL}
 
 
 @hookimpl
@@ -155,16 +156,16 @@ def genbench_models() -> list[ModelSpec]:
                 "digits-20s": {"z_dim": 32, "ch": 8, "ema_start": 50, **BIGGAN_SMALL},
                 **{track: {"z_dim": 64, "ch": 4, "ema_start": 100, **BIGGAN_SMALL} for track in MNIST},
             },
-            trials=1,
+            trials=4,
         ),
         ModelSpec(
             "stylegan2", StyleGAN2, family="gan", paper="arXiv:1912.04958",
             description="Styles modulate convolutions; lazy R1 and path length regularisation",
             presets={
-                "digits-20s": {"z_dim": 32, "ema_kimg": 1.0, **STYLEGAN2_SMALL},
-                **{track: {"z_dim": 64, "channel_base": 512, "ema_kimg": 2.0, **STYLEGAN2_SMALL} for track in MNIST},
+                "digits-20s": {"z_dim": 32, "channel_max": 32, "gamma": 2.0, **STYLEGAN2_SMALL},
+                **dict.fromkeys(MNIST, STYLEGAN2_MNIST),
             },
-            trials=1,
+            trials=21,
         ),
         ModelSpec(
             "r3gan", R3GAN, family="gan", paper="arXiv:2501.05441",
