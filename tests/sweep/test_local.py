@@ -197,8 +197,16 @@ def wait_for(condition, seconds=60):
 
 
 def training(home):
-    """Clocks of trainings that have taken steps."""
-    return [path for path in (home / "results").rglob("clock") if any(path.read_bytes())]
+    """Clocks of trainings that have taken steps, among folders that come and go meanwhile."""
+    clocks = [Path(folder) / "clock" for folder, _, files in os.walk(home / "results") if "clock" in files]
+    return [path for path in clocks if any(read(path))]
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
