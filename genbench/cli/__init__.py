@@ -1,0 +1,65 @@
+"""The command line: reads words, calls one function, prints. Errors of the user are one line, exit code 2."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from genbench.cli import boards, plugins, running, scoring
+from genbench.errors import GenbenchError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Benchmark suite for generative image models: GANs and VAEs under one fixed budget, scored in one way.",
+)  # fmt: skip
+leaderboard = typer.Typer(no_args_is_help=True, help="Build leaderboards from the records of runs.")
+extractor = typer.Typer(no_args_is_help=True, help="Train the in-domain classifiers whose features FID is computed in.")
+
+app.command("list")(plugins.list_command)
+app.command("run")(running.run_command)
+app.command("sweep")(running.sweep_command)
+app.command("evaluate")(scoring.evaluate_command)
+app.add_typer(leaderboard, name="leaderboard")
+leaderboard.command("build")(boards.build_command)
+app.command("new")(plugins.new_command)
+app.command("check")(plugins.check_command)
+app.command("doctor")(plugins.doctor_command)
+app.add_typer(extractor, name="extractor")
+extractor.command("train")(scoring.extractor_command)
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 all done, 1 some run failed, 2 the user's mistake, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except GenbenchError as error:
+        _exit(f"genbench: {error}", 2)
+    except KeyboardInterrupt:
+        _exit("genbench: interrupted; the same command resumes", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def version_option(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Answer --version before any command."""
+    if version:
+        from genbench import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    """A scheduler that takes the machine back sends SIGTERM: what runs is saved as at Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,162 @@
+"""Commands that train: run and sweep."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genbench.cli.options import Json, Results, Weights, console_for, hparams_written, model_named, print_rows, track_named
+from genbench.errors import GenbenchError
+
+if TYPE_CHECKING:
+    from genbench.records import RunRecord
+    from genbench.sweep.local import Cell
+
+
+def run_command(
+    models: Annotated[list[str], typer.Argument(help="Names of installed models, or FILE.py:CLASS.", metavar="MODEL...")],
+    track: Annotated[str, typer.Option(help="Name of a track, or a TOML file.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds: 0, 1, ...")] = 1,
+    hp: Annotated[list[str] | None, typer.Option(help="Hyper-parameter of a model; may be repeated.", metavar="MODEL.KEY=VALUE")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    budget: Annotated[str, typer.Option(help="Instead of the track's: 60s, 10m, 200kimg, 5000steps, 1e15flops.")] = "",
+    results: Results = Path("results"),
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    weights: Weights = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run failed runs again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train models on a track, score them and print the leaderboard. The same command again repeats nothing that is done."""
+    from genbench import progress
+    from genbench import run as runs
+    from genbench.inventory import inventory
+    from genbench.leaderboard import terminal
+
+    console = console_for(stderr=as_json)
+    with runs.supervised() as supervisor:
+        found, chosen = inventory(), track_named(track, budget)
+        described = [model_named(name, found) for name in dict.fromkeys(models)]
+        changed = hparams_written(hp or [], described)
+        runs.check_changes(described, changed)
+        place = runs.check(chosen, supervisor, results=results, device=device, threads=threads, weights=weights)
+        planned = runs.plan(described, chosen, range(seeds), place, changed)
+        finished = {one.spec.folder: record for one in planned if (record := place.store.get(one.spec))}
+        progress.plan_line(chosen, len(planned), len(finished), console)
+        records = []
+        for number, one in enumerate(planned, 1):
+            position = f"{number}/{len(planned)}"
+            record = finished.get(one.spec.folder)
+            if record is not None and record.status != "done" and retry_failed:
+                runs.retry(one, place.store)
+                record = None
+            if record is None:
+                with progress.shown(one, position, console) as show:
+                    record = runs.run(one, place, supervisor, show)
+                if record is None:
+                    raise KeyboardInterrupt
+            progress.outcome_line(record, position, console)
+            records.append(record)
+    if as_json:
+        print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+    else:
+        console.print(terminal(results, chosen.name))
+        console.print(
+            f"records: {results}/runs/{chosen.name}   pages: genbench leaderboard build --results {results} --out DIR",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if any(record.status != "done" for record in records):
+        sys.exit(1)
+
+
+def sweep_command(
+    file: Annotated[Path, typer.Argument(help="TOML file: models, tracks, seeds, grids or random draws.", metavar="FILE.toml")],
+    results: Results = Path("results"),
+    executor: Annotated[str, typer.Option(help="Where runs happen: local.")] = "local",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; one by default on a CPU, one for each GPU.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each run; the cores divided by --jobs by default.")] = None,
+    weights: Weights = None,
+    only: Annotated[list[str] | None, typer.Option(help="A model, a track or track/model/seed; may be repeated.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run failed runs again.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would run, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run models x tracks x seeds x hparams. The same command again goes on where it was; several may share a results folder."""
+    from genbench import machine, progress
+    from genbench import run as runs
+    from genbench.inventory import inventory
+    from genbench.leaderboard import terminal
+    from genbench.sweep.local import Cell, devices_for, execute, threads_for
+    from genbench.sweep.plan import load_sweep, runs_of
+    from genbench.sweep.plan import only as only_these
+
+    if executor != "local":
+        raise GenbenchError(f"executor {executor!r} is not one of: local")
+    asked, console = load_sweep(file), console_for(stderr=as_json)
+    with runs.supervised() as supervisor:
+        found = inventory()
+        models = {name: model_named(name, found) for name in dict.fromkeys(asked.models)}
+        cells: list[Cell] = []
+        for name in dict.fromkeys(asked.tracks):
+            share = threads or threads_for(machine.cores(), jobs or 1)
+            place = runs.check(track_named(name, asked.budget), supervisor, results=results, device=device, threads=share, weights=weights)
+            cells += [Cell(one, place) for one in runs_of(asked, models, track_named(name, asked.budget), place)]
+        kept = {id(one) for one in only_these([cell.planned for cell in cells], only or [])}
+        cells = [cell for cell in cells if id(cell.planned) in kept]
+        if retry_failed and not dry_run:
+            for cell in cells:
+                if cell.record is not None and cell.record.status != "done":
+                    runs.retry(cell.planned, cell.place.store)
+        if dry_run:
+            _print_plan(cells, as_json)
+            return
+        devices = devices_for(cells[0].place, jobs)
+        board = progress.Board([cell.planned for cell in cells], len(devices), console)
+        console.print(f"{file}: {len(cells)} runs, {len(devices)} at a time on {cells[0].place.checked.device_class}", highlight=False)
+        records = []
+
+        def on_record(cell: Cell, record: RunRecord) -> None:
+            records.append(record)
+            board.record(cell.planned, record)
+
+        with board.shown():
+            execute(
+                cells, supervisor, devices=devices, on_event=lambda cell, event: board.event(cell.planned, event), on_record=on_record
+            )  # fmt: skip
+    if as_json:
+        print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+    else:
+        for name in dict.fromkeys(cell.planned.spec.track.name for cell in cells):
+            console.print(terminal(results, name))
+        console.print(board.summary(), highlight=False)
+    if any(record.status != "done" for record in records):
+        sys.exit(1)
+
+
+def _print_plan(cells: list[Cell], as_json: bool) -> None:
+    """What a sweep would do: a line a run, and the device time that is still to be spent."""
+    from genbench.budget import Budget
+
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        spec, record = cell.planned.spec, cell.record
+        rows.append({
+            "track": spec.track.name, "model": spec.model.name, "seed": spec.seed, "changed": dict(spec.model.changed),
+            "budget": spec.track.budget, "state": "to run" if record is None else record.status, "folder": str(spec.folder),
+        })  # fmt: skip
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    headers = ["track", "model", "seed", "hparams", "budget", "state"]
+    told = [{**row, "hparams": ", ".join(f"{key}={value}" for key, value in row["changed"].items())} for row in rows]
+    print_rows(headers, [[row[header] for header in headers] for row in told])
+    left = [Budget.parse(row["budget"]) for row in rows if row["state"] == "to run"]
+    seconds = sum(budget.amount for budget in left if budget.kind == "seconds")
+    others = sum(budget.kind != "seconds" for budget in left)
+    known = f"{seconds / 3600:.2f} device-hours of training" + (f", and {others} runs whose budget is no time" if others else "")
+    print(f"{len(rows)} runs, {len(left)} to run: {known}")
