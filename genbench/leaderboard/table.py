@@ -75,6 +75,10 @@ class Row:
     planned: int
     cells: dict[str, Cell]
     rank: int | None = None
+    rank_interval: tuple[int, int] | None = None
+    """95 % interval of its rank; None below two finished seeds."""
+    group: str = ""
+    """Letters of the groups it belongs to: rows that share one are not distinguishable in what the track ranks by."""
 
     @property
     def id(self) -> str:
