@@ -7,7 +7,8 @@ estimator of eq. 10 and one sample of z per image (L = 1):
 
 Encoder and decoder are the MLPs of the paper's appendix C (one tanh layer of 500 units; Bernoulli outputs, or Gaussian ones with
 their means squashed by a sigmoid), trained by Adagrad on minibatches of 100. Weights start from torch's default, which
-unlike the paper's N(0, 0.01) suits every image size. `activation="relu"` makes it the VAE of many a later comparison.
+unlike the paper's N(0, 0.01) suits every image size. `activation="relu"` makes it the VAE of many a later comparison;
+`lr_decay` cuts the learning rate as pythae's reproduction does (Chadebec et al. 2022, arXiv:2206.08309).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from genbench import Batches, ImageSpec, Optimizers
 from genbench_vaes.observation import Likelihood, Observation, kl_divergence, log_weights, reparameterise
 
 Activation = Literal["tanh", "relu"]
+CUTS = (0.4, 0.7)
+"""Shares of the budget at which the learning rate is multiplied by `lr_decay`: passes 200 and 350 of pythae's 500."""
 
 
 class VAE(nn.Module):
@@ -32,10 +35,10 @@ class VAE(nn.Module):
     def __init__(
         self, image: ImageSpec, z_dim: int = 20, hidden: int = 500, depth: int = 1, activation: Activation = "tanh",
         likelihood: Likelihood = "bernoulli", sigma: float | None = None,
-        optimizer: Literal["adagrad", "adam"] = "adagrad", lr: float = 0.02, batch_size: int = 100,
+        optimizer: Literal["adagrad", "adam"] = "adagrad", lr: float = 0.02, lr_decay: float = 1.0, batch_size: int = 100,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.z_dim, self.optimizer, self.lr, self.batch_size = z_dim, optimizer, lr, batch_size
+        self.z_dim, self.optimizer, self.lr, self.lr_decay, self.batch_size = z_dim, optimizer, lr, lr_decay, batch_size
         pixels = prod(image.shape)
         self.encoder = nn.Sequential(nn.Flatten(), *mlp(pixels, *[hidden] * depth, 2 * z_dim, activation=activation))
         self.decoder = nn.Sequential(*mlp(z_dim, *[hidden] * depth, pixels, activation=activation), nn.Unflatten(1, image.shape))
@@ -54,6 +57,7 @@ class VAE(nn.Module):
 
     def training_step(self, batches: Batches, optimizers: Optimizers) -> Mapping[str, Tensor]:
         """Algorithm 1: minibatch, noise, gradient of the estimator, update."""
+        optimizers["VAE"].lr = self.lr * self.lr_decay ** sum(batches.progress >= cut for cut in CUTS)
         images = next(batches).images
         mu, logvar = self.posterior(images)
         z = reparameterise(mu, logvar)
