@@ -31,7 +31,7 @@ _WRITTEN = re.compile(r"\s*([+-]?[\d_]*\.?\d+(?:e[+-]?\d+)?|[+-]?inf|nan)\s*([a-
 
 @dataclass(frozen=True)
 class Budget:
-    """An amount of training: device-seconds, images drawn, steps or FLOPs."""
+    """An amount of training: device-seconds (of all devices together), images drawn, steps or FLOPs."""
 
     kind: Kind
     amount: float
@@ -56,7 +56,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a training run was charged. Seconds are device-seconds of training only."""
+    """What a training run was charged. Seconds are device-seconds of training only, of all devices together."""
 
     seconds: float
     steps: int
@@ -129,8 +129,8 @@ class Meter:
         self._started = self._clock()
         try:
             yield
+            self._synchronize()  # not after an error: what failed may never come to its end
         finally:
-            self._synchronize()
             self._banked += self._clock() - self._started
             self._started = None
             self._cpu += time.process_time() - cpu

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from genbench import machine, stages
+from genbench import devices, machine, stages
 from genbench.deathsig import die_with_parent
 from genbench.errors import GenbenchError
 from genbench.jobs import Check, Job, Stage
@@ -39,15 +39,22 @@ def main(stage: Stage, job_json: str, connection: Connection, log: str, environm
     os.environ.clear()  # it came from the fork server, which may be older than the caller's
     os.environ.update(environment)
     _redirect(log)
-    channel = Channel(connection)
+    channel: devices.Channel = Channel(connection)
     try:
         result: BaseModel
         if stage == "check":
             result = stages.check(Check.model_validate_json(job_json), channel.send)
         else:
-            job = Job.model_validate_json(job_json)
-            _settle_in(job)
-            result = {"train": stages.train, "sample": stages.sample, "score": stages.score}[stage](job, channel.send)
+            job, rank = Job.model_validate_json(job_json), devices.ALONE
+            if stage == "train" and job.devices > 1:
+                rank, channel = devices.start(job.devices, channel)  # from here on several processes go the same way
+                if rank.number:
+                    connection.close()
+            _settle_in(job, rank)
+            if stage == "train":
+                result = stages.train(job, channel.send, rank)
+            else:
+                result = {"sample": stages.sample, "score": stages.score}[stage](job, channel.send)
         channel.send("result", value=result.model_dump(mode="json"))
     except GenbenchError as error:
         channel.send("failed", status="error", reason=str(error))
@@ -62,15 +69,16 @@ def main(stage: Stage, job_json: str, connection: Connection, log: str, environm
         os._exit(0)  # no atexit, no __del__ and no thread of a plugin gets another turn
 
 
-def _settle_in(job: Job) -> None:
-    """Threads, seeds and determinism of this process: a child sees the fork server's, not the parent's."""
+def _settle_in(job: Job, rank: devices.Rank) -> None:
+    """Threads, seeds and determinism of this process: a child sees the fork server's, not the parent's. Ranks share threads and memory."""
     import numpy as np
     import torch
 
     if job.memory is not None and job.device == "cpu":
-        machine.limit_memory(job.memory)
-    torch.set_num_threads(job.threads)
-    os.environ["OMP_NUM_THREADS"] = str(job.threads)
+        machine.limit_memory(job.memory // rank.of)
+    threads = max(1, job.threads // rank.of)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     random.seed(job.spec.seed)
     np.random.seed(job.spec.seed & 0xFFFFFFFF)
     torch.manual_seed(job.spec.seed)

@@ -62,6 +62,15 @@ class ModelDescription(_Description):
     holdout: bool = False
     conditional: bool = False
     """Told which classes to make."""
+    single_device: dict[str, str] = {}
+    """Hparams as on a command line (none: always) -> why the model with them can't train on several devices."""
+
+    def alone(self, hparams: Mapping[str, Any]) -> str:
+        """Why the model with these hparams, all of them, can't train on several devices; empty where it can."""
+        for written, why in self.single_device.items():
+            if all(hparams[name] == value for name, value in check_hparams(self, _written(written)).items()):
+                return why
+        return ""
 
     @property
     def label(self) -> str:
@@ -137,6 +146,18 @@ def check_hparams(model: ModelDescription, given: Mapping[str, Any]) -> dict[str
     return values
 
 
+def _conditions(said: Any) -> dict[str, str]:
+    """`ModelSpec.single_device` -> hparams as on a command line -> why."""
+    if isinstance(said, str):
+        return {"": said} if said else {}
+    return dict(said)
+
+
+def _written(hparams: str) -> dict[str, str]:
+    """``"a=1 b=x"`` -> ``{"a": "1", "b": "x"}``."""
+    return {name: value for name, _, value in (pair.partition("=") for pair in hparams.split())}
+
+
 def _convert(value: Any, hparam: HparamDescription) -> Any:
     """Text or value -> a value of the hparam's type. Raises ValueError that reads on from ``hparam x=y``."""
     if hparam.default is None and (value is None or (isinstance(value, str) and value.strip().lower() == "none")):
@@ -196,8 +217,14 @@ def describe_model(entry: Entry[Any]) -> ModelDescription:
     spec = entry.spec
     model = ModelDescription(
         name=spec.name, description=spec.description, family=spec.family, paper=spec.paper, hparams=found, sizes=spec.sizes,
-        trials=spec.trials, pretrained=spec.pretrained, holdout=spec.holdout, conditional=spec.conditional, **_origin(entry),
+        trials=spec.trials, pretrained=spec.pretrained, holdout=spec.holdout, conditional=spec.conditional,
+        single_device=_conditions(spec.single_device), **_origin(entry),
     )  # fmt: skip
+    for condition in model.single_device:
+        try:
+            check_hparams(model, _written(condition))
+        except GenbenchError as error:
+            raise TypeError(f"single_device {condition!r}: {error}") from None
     presets = {}
     for track, values in spec.presets.items():
         try:

@@ -23,6 +23,8 @@ class Check(BaseModel):
     data_root: Path
     device: str
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    devices: int = 1
+    """That train one run together."""
     threads: int
     weights: Path | None = None
 
@@ -32,7 +34,7 @@ class Checked(BaseModel):
 
     device: str
     device_class: str
-    """``cpu-2`` or the GPU's name: time budgets compare inside one class only."""
+    """``cpu-2`` or the GPU's name, of several devices ``2x cpu-1``: time budgets compare inside one class only."""
     device_name: str
     num_devices: int
     """Of that type."""
@@ -59,7 +61,11 @@ class Job(BaseModel):
     data_root: Path
     cache: Path
     device: str
+    """The first; where there are more, ``cuda:2`` is followed by ``cuda:3``."""
+    devices: int = 1
+    """That train together; everything else happens on the first."""
     threads: int
+    """Of all devices together, where they are CPUs."""
     weights: Path | None = None
     memory: int | None = None
     """Bytes that a child on a CPU may map beyond what its imports did; None: no limit."""

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -88,7 +88,9 @@ class ModelSpec:
 
     `cls(image: ImageSpec, **hparams)` builds it. `sizes` lists the image sizes it supports (None: any from 8 to 64 and
     beyond). `presets` maps a track's name to hparams tuned for it on the holdout split in `trials` trials.
-    `pretrained` declares outside weights or data, in words. `holdout` says that it learns from the holdout split.
+    `pretrained` declares outside weights or data, in words. `holdout` says that it learns from the holdout split. `single_device` says why
+    it can't train on several devices: its loss is no mean over images, or its state follows the batch. Where only some hparams make it
+    so, it maps them, written as on a command line, to the reason: ``{"likelihood=gaussian sigma=none": "..."}``.
     """
 
     name: str
@@ -101,6 +103,7 @@ class ModelSpec:
     trials: int = 0
     pretrained: str = ""
     holdout: bool = False
+    single_device: str | Mapping[str, str] = ""
 
     @property
     def conditional(self) -> bool:
@@ -152,11 +155,18 @@ def hparams(cls: type) -> dict[str, Hparam]:
     return found
 
 
-class Optimizer:
-    """One named optimizer: ``minimize(loss)`` differentiates with respect to its own parameters only, and steps."""
+Average = Callable[[Sequence[Tensor]], None]
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+
+class Optimizer:
+    """One named optimizer: ``minimize(loss)`` differentiates with respect to its own parameters only, and steps.
+
+    `average`, where a run has several devices, replaces the gradients of parameters by their means over the devices.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, average: Average | None = None) -> None:
         self.torch = optimizer
+        self._average = average
         self.params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         _prefer_fused(optimizer)
 
@@ -179,6 +189,8 @@ class Optimizer:
         # inputs=: no junk gradients in D while G steps. Backward runs outside autocast, as torch asks.
         with full_precision():
             loss.backward(inputs=self.params, retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+            if self._average is not None:
+                self._average(self.params)
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.params, clip_norm)
 
@@ -192,8 +204,8 @@ class Optimizer:
 class Optimizers(Mapping[str, Optimizer]):
     """The optimizers of a model by name. Losses that share a graph go into one `minimize` call."""
 
-    def __init__(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
-        self._by_name = {name: Optimizer(optimizer) for name, optimizer in optimizers.items()}
+    def __init__(self, optimizers: Mapping[str, torch.optim.Optimizer], average: Average | None = None) -> None:
+        self._by_name = {name: Optimizer(optimizer, average) for name, optimizer in optimizers.items()}
 
     def __getitem__(self, name: str) -> Optimizer:
         return self._by_name[name]

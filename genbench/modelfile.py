@@ -42,7 +42,7 @@ def split_file(source: str) -> tuple[Path, str]:
 def load_model_file(source: str) -> Entry[ModelSpec]:
     """``./mygan.py:MyGAN`` -> a model that is not packaged, named after its class; executes the file.
 
-    Its family is the class attribute `family`, ``other`` where there is none; the digest is the file's.
+    Its family is the class attribute `family`, ``other`` where there is none; so is `single_device`. The digest is the file's.
     Raises GenbenchError where file or class are missing, the file fails, or the class breaks the contract.
     """
     from genbench.model import ModelSpec
@@ -52,7 +52,8 @@ def load_model_file(source: str) -> Entry[ModelSpec]:
     module = _import_file(path, digest)
     cls = _model_class(module, path.name, wanted)
     family: Any = getattr(cls, "family", "other")
-    spec = ModelSpec(cls.__name__, cls, family=family, description=(cls.__doc__ or "").strip().partition("\n")[0])
+    description = (cls.__doc__ or "").strip().partition("\n")[0]
+    spec = ModelSpec(cls.__name__, cls, family=family, description=description, single_device=getattr(cls, "single_device", ""))
     problem = contract_problem(spec)
     if problem:
         raise GenbenchError(f"{path.name}: {problem}")

@@ -81,8 +81,8 @@ def _losses(event: Event) -> str:
 
 
 def _left(event: Event) -> str:
-    """Time left, from the share of the budget spent so far."""
-    share, seconds = event["progress"], event["seconds"]
+    """Time left, from the share of the budget spent so far; several devices spend their seconds side by side."""
+    share, seconds = event["progress"], event["seconds"] / event.get("devices", 1)
     if share <= 0:
         return ""
     left = round(seconds * (1 - share) / share)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,13 @@ Drawn = Sequence[NDArray[np.uint8]]
 
 
 def save(
-    folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, points: Sequence[Point], drawn: Drawn
-) -> None:
-    """Write the state between two steps as ``<folder>/<steps>``: new beside the old, flushed, renamed, read back, and only then pruned."""
+    folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, points: Sequence[Point], drawn: Drawn,
+    others: Mapping[str, Tensor] = MappingProxyType({}), devices: int = 1,
+) -> None:  # fmt: skip
+    """Write the state between two steps as ``<folder>/<steps>``: new beside the old, flushed, renamed, read back, and only then pruned.
+
+    Where the run has several `devices`, `others` are the states of the other ranks' generators (`genbench.ranks`): all else is the same.
+    """
     tensors: dict[str, Tensor] = {}
     weights, extra = model_state(model)
     tensors |= {f"model/{name}": value for name, value in weights.items()}
@@ -58,10 +63,11 @@ def save(
         tensors |= {f"rng/cuda/{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
     numpy_name, numpy_keys, *numpy_rest = np.random.get_state(legacy=True)
     tensors["rng/numpy"] = torch.from_numpy(np.asarray(numpy_keys).astype(np.int64))
+    tensors |= others
     tensors |= {f"curve/{index}": torch.from_numpy(images) for index, images in enumerate(drawn)}
     content = save_tensors(tensors)
     state = {
-        "tensors": hashlib.sha256(content).hexdigest(), "made": _surroundings(),
+        "tensors": hashlib.sha256(content).hexdigest(), "made": _surroundings(devices),
         "extra": extra, "optimizers": told, "drawn": batches.drawn, "ledger": asdict(meter.ledger()),
         "points": [asdict(point) for point in points], "curve": len(drawn),
         "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]], "numpy": [numpy_name, *numpy_rest],
@@ -86,7 +92,7 @@ def saved(folder: Path) -> list[Path]:
 
 
 def restore(
-    folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter
+    folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, rank: int = 0, devices: int = 1
 ) -> tuple[list[Point], list[NDArray[np.uint8]]] | None:
     """Bring freshly built objects to the newest whole state -> (the curve so far, its images); None, and nothing changed, without one.
 
@@ -96,9 +102,9 @@ def restore(
     if found is None:
         return None
     state, tensors = found
-    if state["made"] != _surroundings():
+    if state["made"] != _surroundings(devices):
         was = ", ".join(f"{name} {value}" for name, value in state["made"].items())
-        now = ", ".join(f"{name} {value}" for name, value in _surroundings().items())
+        now = ", ".join(f"{name} {value}" for name, value in _surroundings(devices).items())
         raise GenbenchError(f"this run was begun with {was}; here it is {now}: go on there, or delete its folder to begin anew")
     load_model(model, {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}, state["extra"])
     for name, optimizer in optimizers.items():
@@ -110,11 +116,16 @@ def restore(
     random.setstate((version, tuple(words), gauss))
     name, *rest = state["numpy"]
     np.random.set_state((name, tensors["rng/numpy"].numpy().astype(np.uint32), *rest))
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            with contextlib.suppress(KeyError):
-                torch.cuda.set_rng_state(tensors[f"rng/cuda/{index}"], index)
-    torch.set_rng_state(tensors["rng/cpu"])
+    if rank:
+        torch.set_rng_state(tensors[f"rng/{rank}/cpu"])
+        if f"rng/{rank}/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])  # of this rank's device
+    else:
+        if torch.cuda.is_available():
+            for index in range(torch.cuda.device_count()):
+                with contextlib.suppress(KeyError):
+                    torch.cuda.set_rng_state(tensors[f"rng/cuda/{index}"], index)
+        torch.set_rng_state(tensors["rng/cpu"])
     return [Point(**point) for point in state["points"]], [tensors[f"curve/{index}"].numpy() for index in range(state["curve"])]
 
 
@@ -139,9 +150,10 @@ class Cadence:
         self._cost = self._last - started
 
 
-def _surroundings() -> dict[str, Any]:
+def _surroundings(devices: int) -> dict[str, Any]:
     """What bits depend on beside the state itself; memory layout is the harness's own choice."""
-    return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    several = {"devices": devices} if devices > 1 else {}
+    return {"threads": torch.get_num_threads(), "torch": str(torch.__version__), **several}
 
 
 def _sealed(state: dict[str, Any]) -> bytes:

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from genbench import machine
+from genbench import devices, machine
+from genbench.devices import ALONE, Rank
 from genbench.errors import GenbenchError
 from genbench.jobs import Check, Checked, Job, Sampled, Scored, Trained
 from genbench.records import HOLDOUT_NLL, CurvePoint, Spent, Throughput
@@ -46,29 +47,35 @@ def check(job: Check, send: Send) -> Checked:
         raise GenbenchError(f"device {job.device!r} is none that torch knows; use auto, cpu, cuda or cuda:N") from None
     if asked.type not in ("cpu", "cuda"):
         raise GenbenchError(f"device {job.device!r} is not supported; use auto, cpu, cuda or cuda:N")
-    if asked.type == "cuda" and (not torch.cuda.is_available() or (asked.index or 0) >= torch.cuda.device_count()):
-        raise GenbenchError(f"device {job.device!r} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
+    last = devices.device_of(str(asked), job.devices - 1)
+    if asked.type == "cuda" and (not torch.cuda.is_available() or (torch.device(last).index or 0) >= torch.cuda.device_count()):
+        wanted = f"device {job.device!r}" if job.devices == 1 else f"device {last!r}, the last of {job.devices} from {job.device!r} on,"
+        raise GenbenchError(f"{wanted} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
     extractor.spec.require(job.weights)
     for name in track.beside:
         catalogue.extractor(name).spec.require(None)
     data = prepare(dataset, track.size, job.data_root)
     cuda = asked.type == "cuda"
     name = torch.cuda.get_device_name(asked) if cuda else machine.processor()
+    one = name if cuda else f"cpu-{devices.threads_of(job.threads, job.devices)}"
     packages = {package: version(package) for package in ("numpy", "scipy", "torch-fidelity", "torchvision")}
     return Checked(
-        device=str(asked), device_class=name if cuda else f"cpu-{job.threads}", device_name=name,
+        device=str(asked), device_class=devices.class_of(one, job.devices), device_name=name,
         num_devices=torch.cuda.device_count() if cuda else 1, channels=data.channels,
         num_train=len(data.train), num_holdout=len(data.holdout), num_test=len(data.test),
         num_classes=0 if data.train.labels is None else data.num_classes, torch=str(torch.__version__), packages=packages,
     )  # fmt: skip
 
 
-def train(job: Job, send: Send) -> Trained:
-    """Train within the budget, draw the curve's samples off the clock, seal the final state."""
+def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
+    """Train within the budget, draw the curve's samples off the clock, seal the final state.
+
+    With several devices each of them calls this as a rank of its own; the first speaks, draws and writes.
+    """
     import numpy as np
     import torch
 
-    from genbench import checkpoint, resume, throughput
+    from genbench import checkpoint, ranks, resume, throughput
     from genbench.budget import CONTENDED, Budget, Meter
     from genbench.datasets.resident import TrainingBatches
     from genbench.held_out import density, holdout_nll
@@ -80,78 +87,102 @@ def train(job: Job, send: Send) -> Trained:
     from genbench.witness import Witness, undone
 
     stop = _stop_on_sigterm()
-    spec, track, device = job.spec, job.spec.track, torch.device(job.device)
-    synchronize = throughput.synchronizer(device)
+    spec, track = job.spec, job.spec.track
+    device = torch.device(job.device if rank.of == 1 else devices.device_of(job.device, rank.number))
+    synchronize, first = throughput.synchronizer(device), rank.number == 0
     data, image = _data(job)
+    team = ranks.join(rank, device, synchronize)
     torch.manual_seed(stream(spec.seed, "init"))
     model = _build(job, image).to(device, memory_format=torch.channels_last)
     density(model)  # a word that nobody knows is said before the budget is spent
-    optimizers = Optimizers(model.configure_optimizers())
-    meter = Meter(Budget.parse(track.budget), synchronize)
+    model = team.prepare(model)
+    optimizers = Optimizers(model.configure_optimizers(), team.average)  # type: ignore[operator]
+    trained = [parameter for optimizer in optimizers.values() for parameter in optimizer.params]
+    meter = Meter(Budget.parse(track.budget), team.synchronize, team.clock)
     batch_size = int(getattr(model, "batch_size", 64))
-    batches = TrainingBatches(data, batch_size=batch_size, seed=spec.seed, meter=meter, device=device, flip=track.flip)
-    torch.manual_seed(stream(spec.seed, "train"))
+    batches = TrainingBatches(
+        data, batch_size=batch_size, seed=spec.seed, meter=meter, device=device, flip=track.flip, rank=rank.number, ranks=rank.of
+    )
+    if rank.of > 1 and hasattr(model, "batch_size"):
+        setattr(model, "batch_size", batches.part)  # noqa: B010 - a step draws as much noise as it sees images
+    torch.manual_seed(stream(spec.seed, f"train/{rank.number}" if rank.number else "train"))
     state = job.folder / "state"
-    earlier, drawn = resume.restore(state, model, optimizers, batches, meter) or ([], [])
+    earlier, drawn = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of) or ([], [])
+
+    def keep(points: Sequence[Point]) -> None:
+        team.align(model, trained)
+        others = team.randomness()
+        if first:
+            resume.save(state, model, optimizers, batches, meter, points, drawn, others, rank.of)
 
     def save(points: Sequence[Point]) -> None:
         send("pause")
         with cadence.saving():
-            resume.save(state, model, optimizers, batches, meter, points, drawn)
+            keep(points)
+            team.synchronize()  # how long it took is known to all
         send("resume")
 
-    lost = undone(job.attempt, meter.seconds)
+    lost = team.tell(undone(job.attempt, meter.seconds) if first else 0.0)
     if lost:
         meter.charge_lost(lost)
-        resume.save(state, model, optimizers, batches, meter, earlier, drawn)  # what the crash cost stays charged if there is another
-    cadence, witness = resume.Cadence(), Witness(job.attempt)
+        keep(earlier)  # what the crash cost stays charged if there is another
+    cadence = resume.Cadence(team.wall)
 
     def note() -> None:
         witness.note(meter.seconds, meter.steps, meter.images)
 
-    note()
+    if first:
+        witness = Witness(job.attempt)
+        note()
 
     def on_point(point: Point) -> dict[str, float]:
+        if not first:
+            return {}
         send("pause")
         if track.curve_samples:
             n = min(track.curve_samples, track.num_samples, _available(model))
             drawn.append(draw(model, n, spec.seed, image, labels=_labels(model, data, n, spec.seed, "curve"), stream_name="curve").images)
         measured = {HOLDOUT_NLL: holdout_nll(model, data.holdout, spec.seed, device)} if track.ranks_by_likelihood else {}
-        send("tick", phase="curve", **asdict(point) | {"losses": {**point.losses, **measured}})
+        send("tick", phase="curve", devices=rank.of, **asdict(point) | {"losses": {**point.losses, **measured}})
         send("resume")
         return measured
 
-    quiet = throughput.gemm_rate(device, synchronize)
-    send("started", parameters=sum(p.numel() for p in model.parameters()), spent=meter.seconds)
+    quiet = throughput.gemm_rate(device, synchronize) if first else 0.0
+    send("started", parameters=sum(p.numel() for p in model.parameters()), spent=meter.seconds / rank.of)
     send("resume")
     training = train_model(
-        model, optimizers, batches, meter, device=device, precision=track.precision, at=track.curve, stop=stop, earlier=earlier,
-        on_point=on_point, on_tick=lambda point: send("tick", phase="train", **asdict(point)),
-        after_step=note, save_due=cadence.due, save=save,
+        model, optimizers, batches, meter, device=device, precision=track.precision, at=track.curve, stop=lambda: team.any(stop()),
+        earlier=earlier, on_point=on_point, on_tick=lambda point: send("tick", phase="train", devices=rank.of, **asdict(point)),
+        after_step=team.after_step(note), save_due=cadence.due, save=save,
+        devices=rank.of, clock=team.wall, agree=team.agree,
     )  # fmt: skip
     send("pause")
     if training.stopped:
-        resume.save(state, model, optimizers, batches, meter, training.points, drawn)
+        keep(training.points)
+    elif not training.diverged:
+        team.align(model, trained)
     ledger = training.ledger
+    cpu_seconds, waited = team.total([ledger.cpu_seconds, ledger.waited])
     spent = Spent(
         budget=track.budget, seconds=ledger.seconds, steps=ledger.steps, images=ledger.images, flops=ledger.flops,
-        overshoot=training.overshoot, lost=ledger.lost, cpu_seconds=ledger.cpu_seconds, waited=ledger.waited,
-        contended=ledger.seconds > 1 and ledger.waited > CONTENDED, finished_early=training.finished_early,
-        gemm_gflops=(quiet, throughput.gemm_rate(device, synchronize)),
+        overshoot=training.overshoot, lost=ledger.lost, cpu_seconds=cpu_seconds, waited=waited,
+        contended=ledger.seconds > 1 and waited > CONTENDED, finished_early=training.finished_early,
+        gemm_gflops=(quiet, throughput.gemm_rate(device, synchronize) if first else 0.0),
     )  # fmt: skip
     measured = Throughput(
         train=training.throughput, parameters=sum(p.numel() for p in model.parameters()),
-        flops_per_image=ledger.flops / ledger.images if ledger.images else None, train_peak_bytes=throughput.peak_bytes(device),
+        flops_per_image=ledger.flops / ledger.images if ledger.images else None,
+        train_peak_bytes=int(team.most(throughput.peak_bytes(device))),
     )  # fmt: skip
     curve = tuple(
         CurvePoint(progress=p.progress, seconds=p.seconds, steps=p.steps, images=p.images, losses=dict(p.losses)) for p in training.points
     )
     sealed = ""
-    if not (training.diverged or training.stopped):
+    if first and not (training.diverged or training.stopped):
         sealed = checkpoint.seal(
             model, job.folder / "checkpoint.safetensors", {"model": spec.model.name, "seed": spec.seed, "steps": meter.steps}
         )
-    if drawn:
+    if first and drawn:
         _save_npz(job.folder / "state" / "curve.npz", images=np.stack(drawn))
     return Trained(spent=spent, throughput=measured, curve=curve, checkpoint=sealed, diverged=training.diverged, stopped=training.stopped)
 

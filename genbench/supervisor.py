@@ -42,7 +42,7 @@ class Outcome:
     result: dict[str, Any] | None = None
     log_tail: tuple[str, ...] = ()
     crashed: bool = False
-    """The process was killed by a signal, and not by us: it may do better another time."""
+    """The process, or that of one of several devices, was killed by a signal, and not by us: it may do better another time."""
 
 
 class Supervisor:
@@ -129,7 +129,7 @@ def _follow(
                 case "result":
                     return Outcome("done", result=message["value"])
                 case "failed":
-                    return Outcome(message["status"], message["reason"])
+                    return Outcome(message["status"], message["reason"], crashed=message.get("crashed", False))
                 case _:
                     on_message(message)
         elif not process.is_alive() and not receiver.poll(0):

@@ -35,7 +35,7 @@ class Point:
     steps: int
     images: int
     rate: float
-    """Training images per second since the point before."""
+    """Training images per second, of all devices together, since the point before."""
     losses: Mapping[str, float]
 
 
@@ -71,14 +71,20 @@ def train(
     save_due: Callable[[], bool] = lambda: False,
     save: Callable[[Sequence[Point]], None] = lambda points: None,
     earlier: Sequence[Point] = (),
+    devices: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+    agree: Callable[[dict[str, float], bool], tuple[dict[str, float], bool]] = lambda losses, bad: (losses, bad),
 ) -> Training:
     """Step `model` until `meter` is exhausted, the model is `finished`, a loss is not finite, or `stop()`.
 
     At each share of the budget in `at` the clock is halted and `on_point` called: what it does is not charged, what it returns joins
     the point's losses. Where `save_due()`, asked every half second, `save` gets the points so far, between two steps and off the
     clock. `earlier` are the points of the run that this one continues.
+
+    Where the run has several `devices`, this is one of them, and all take the same decisions: by the same `clock`, on losses and the
+    flag of a bad one that they `agree` on.
     """
-    step = _Stepper(model, optimizers, batches, meter, device, precision)
+    step = _Stepper(model, optimizers, batches, meter, device, precision, devices, clock, agree)
     points = list(earlier)
     rates: list[float] = []
     pending = sorted(share for share in at if share > meter.progress)
@@ -113,7 +119,7 @@ def train(
                 points.append(replace(point, losses={**point.losses, **(on_point(point) or {})}))
     ledger = meter.ledger()
     # The first tick holds the warm-up; a run shorter than two has only its own average.
-    whole = ledger.images / ledger.seconds if ledger.seconds else None
+    whole = devices * ledger.images / ledger.seconds if ledger.seconds else None
     throughput = statistics.median(rates[1:]) if len(rates) > 1 else whole
     return Training(ledger, meter.overshoot, finished and not meter.exhausted, stopped, diverged, points, throughput)
 
@@ -122,8 +128,10 @@ class _Stepper:
     """Calls `training_step`, counts, and reads the device only at `look`."""
 
     def __init__(
-        self, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, device: torch.device, precision: str
-    ) -> None:
+        self, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, device: torch.device, precision: str,
+        devices: int, clock: Callable[[], float], agree: Callable[[dict[str, float], bool], tuple[dict[str, float], bool]],
+    ) -> None:  # fmt: skip
+        self._devices, self._clock, self._agree = devices, clock, agree
         self.model, self.optimizers, self.batches, self.meter, self.device = model, optimizers, batches, meter, device
         self.bf16 = precision == "bf16"
         self.diverged = False
@@ -131,7 +139,7 @@ class _Stepper:
         self._counted = False
         self._bad = torch.zeros((), dtype=torch.bool, device=device)
         self._scalars: Mapping[str, Tensor] = {}
-        self._looked = time.perf_counter()
+        self._looked = clock()
         self._seconds, self._images, self._rate = meter.seconds, meter.images, 0.0
 
     def __call__(self) -> None:
@@ -142,7 +150,7 @@ class _Stepper:
         with counter or contextlib.nullcontext(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             scalars = self.model.training_step(self.batches, self.optimizers)  # type: ignore[operator]
         if counter is not None:
-            self.flops_per_step, self._counted = float(counter.total), True
+            self.flops_per_step, self._counted = float(self._devices * counter.total), True
             _check_scalars(scalars)
         if self.batches.drawn == before:
             raise GenbenchError("training_step drew no batch: every step must call next(batches) at least once")
@@ -154,19 +162,18 @@ class _Stepper:
         meter.flops += self.flops_per_step
 
     def tick_due(self) -> bool:
-        return time.perf_counter() - self._looked >= TICK
+        return self._clock() - self._looked >= TICK
 
     def look(self) -> Point:
         """Wait for the device, read losses and the flag."""
         self.meter.settle()
-        losses = {name: float(value.detach()) for name, value in self._scalars.items()}
-        self.diverged = bool(self._bad)
+        losses, self.diverged = self._agree({name: float(value.detach()) for name, value in self._scalars.items()}, bool(self._bad))
         meter = self.meter
         seconds, images = meter.seconds, meter.images
         if images > self._images and seconds > self._seconds:  # a look just after another tells nothing new
-            self._rate = (images - self._images) / (seconds - self._seconds)
+            self._rate = self._devices * (images - self._images) / (seconds - self._seconds)
             self._seconds, self._images = seconds, images
-        self._looked = time.perf_counter()
+        self._looked = self._clock()
         return Point(meter.progress, seconds, meter.steps, images, self._rate, losses)
 
 

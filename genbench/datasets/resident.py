@@ -14,6 +14,7 @@ from torch import Tensor
 from genbench import machine
 from genbench.budget import Meter
 from genbench.datasets import ImageData, Split
+from genbench.devices import part_of
 from genbench.model import Batch
 from genbench.seeds import stream
 
@@ -22,9 +23,16 @@ RESIDENT_LIMIT = 0.5
 
 
 class TrainingBatches:
-    """Endless, seeded batches of the train split; see `genbench.model.Batches`."""
+    """Endless, seeded batches of the train split; see `genbench.model.Batches`.
 
-    def __init__(self, data: ImageData, *, batch_size: int, seed: int, meter: Meter, device: torch.device, flip: bool = False) -> None:
+    With several `ranks` each gets its part of every batch, the `rank`-th; whole batches are counted. Raises GenbenchError where
+    a batch has no equal parts.
+    """
+
+    def __init__(
+        self, data: ImageData, *, batch_size: int, seed: int, meter: Meter, device: torch.device, flip: bool = False,
+        rank: int = 0, ranks: int = 1,
+    ) -> None:  # fmt: skip
         self.progress = 0.0
         self.drawn = 0
         """Batches drawn so far: the whole state of the sampler."""
@@ -32,6 +40,9 @@ class TrainingBatches:
         self._source = data.grey or data.train
         self._shape = data.train.images.shape[1:]
         self._batch = min(batch_size, len(data.train))
+        self.part = part_of(self._batch, ranks, "the model")
+        """Images of a batch that come here: all of it where there is one rank."""
+        self._offset = rank * self.part
         self._per_epoch = len(data.train) // self._batch
         self._seed = stream(seed, "data")
         self._meter = meter
@@ -49,7 +60,8 @@ class TrainingBatches:
         epoch, position = divmod(self.drawn, self._per_epoch)
         if epoch != self._epoch:
             self._shuffle(epoch)
-        window = slice(position * self._batch, (position + 1) * self._batch)
+        start = position * self._batch + self._offset
+        window = slice(start, start + self.part)
         index = self._order[window]
         self.drawn += 1
         self._meter.images += self._batch
@@ -77,7 +89,8 @@ class TrainingBatches:
     def _black_or_white(self, images: Tensor) -> Tensor:
         """Levels in [-1, 1] -> -1 or 1, white with probability (x + 1) / 2; a function of (seed, n) like the batch itself."""
         generator = torch.Generator(self._device).manual_seed(stream(self._seed, f"white/{self.drawn}"))
-        threshold = torch.rand(images.shape, generator=generator, device=self._device).mul_(2).sub_(1)
+        threshold = torch.rand((self._batch, *images.shape[1:]), generator=generator, device=self._device).mul_(2).sub_(1)
+        threshold = threshold[self._offset : self._offset + self.part]
         return torch.where(threshold < images, 1.0, -1.0).to(memory_format=torch.channels_last)
 
     def _gather(self, index: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "began", BEGAN, family="gan", paper="arXiv:1703.10717",
             description="Auto-encoder as D, the game held at a ratio of the two losses",
+            single_device="k, the balance of the two losses, follows the losses of whole batches",
             presets={
                 "digits-20s": {"n": 16, "z_dim": 16, "h_dim": 16, "lambda_k": 0.01, "carry_steps": 0, "lr": 1e-3},
                 # a 1 is easier to reconstruct than any other digit: below gamma = 1 it is all that G draws
@@ -125,6 +126,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "dragan", DRAGAN, family="gan", paper="arXiv:1705.07215",
             description="A gradient penalty around real images only",
+            single_device="the noise around real images is scaled by the standard deviation of a whole batch",
             presets={
                 "digits-20s": {"width": 32, "batch_size": 32, "lr": 5e-4},
                 **{track: {"width": 16, "batch_size": 32, "lr": 1e-3} for track in MNIST},
@@ -163,6 +165,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "stylegan2", StyleGAN2, family="gan", paper="arXiv:1912.04958",
             description="Styles modulate convolutions; lazy R1 and path length regularisation",
+            single_device="D sees the standard deviation over images of a whole batch, and G's path lengths have a running mean",
             presets={
                 "digits-20s": {"z_dim": 32, "channel_max": 32, "gamma": 2.0, **STYLEGAN2_SMALL},
                 **dict.fromkeys(MNIST, STYLEGAN2_MNIST),
@@ -172,6 +175,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "r3gan", R3GAN, family="gan", paper="arXiv:2501.05441",
             description="Relativistic loss under R1 and R2, plain residual networks",
+            single_device="the half-life of G's average is counted in the images of a whole batch",
             presets={
                 "digits-20s": {"width": 32, "wide": 4, "batch_size": 32, "lr": 2e-3, **R3GAN_SMALL},
                 **dict.fromkeys(MNIST, R3GAN_MNIST),

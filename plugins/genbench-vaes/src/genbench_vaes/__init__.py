@@ -40,6 +40,10 @@ VQ_MNIST = {
 VAE_GAN_MNIST = {"z_dim": 16, "width": 16, "gamma": 0.01}
 MNIST = ("mnist-60s", "mnist-3m", "mnist-10m")
 
+# Why a step on a part of the batch is no part of the step on the whole
+OPTIMAL_SIGMA = {"likelihood=gaussian sigma=none": "the optimal sigma is the error of a whole batch; with a fixed one it trains on several"}
+MIXTURE = "the mixture is fitted to the latents of whole batches"
+
 # Published set-ups of pythae's table of reproductions (github.com/clementchadebec/benchmark_VAE, examples/scripts/reproducibility):
 # NLL on the test set of static binarised MNIST 89.78 for the VAE (200 samples; 500 passes, the learning rate times 10^(-1/5) after 200
 # and after 350) and 86.82 for the IWAE (5000 samples; 3280 passes).
@@ -55,6 +59,7 @@ def genbench_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             "vae", VAE, family="vae", paper="arXiv:1312.6114", description="variational autoencoder of two MLPs", trials=11,
+            single_device=OPTIMAL_SIGMA,
             presets={
                 "mnist-60s": VAE_MNIST, "mnist-3m": VAE_MNIST,
                 "digits-20s": {"z_dim": 8, "hidden": 256, "optimizer": "adam", "lr": 1e-3},
@@ -63,6 +68,7 @@ def genbench_models() -> list[ModelSpec]:
         ),
         ModelSpec(
             "conv-vae", ConvVAE, family="vae", paper="arXiv:1512.09300", description="convolutional variational autoencoder", trials=6,
+            single_device={**OPTIMAL_SIGMA, "prior=gmm": MIXTURE},
             presets={
                 "mnist-60s": CONV_MNIST, "mnist-3m": CONV_MNIST,
                 "digits-20s": {"z_dim": 8, "width": 32, "likelihood": "bernoulli", "lr": 1e-3},
@@ -71,11 +77,13 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "beta-vae", BetaVAE, family="vae", paper="Higgins et al. 2017, ICLR (openreview.net/forum?id=Sy2fzU9gl)", trials=3,
             description="convolutional variational autoencoder with a weight on the KL term",
+            single_device=OPTIMAL_SIGMA,
             presets={**dict.fromkeys(MNIST, BETA_MNIST), "digits-20s": {"beta": 1.0, "z_dim": 8, "lr": 2e-3}},
         ),
         ModelSpec(
             "beta-tc-vae", BetaTCVAE, family="vae", paper="arXiv:1802.04942", trials=1,
             description="weight on the total correlation part of the KL term",
+            single_device="total correlation is estimated on the pairs of images of a whole batch",
             presets={
                 **dict.fromkeys(MNIST, TC_MNIST),
                 "digits-20s": {"beta": 1.0, "z_dim": 8, "lr": 2e-3, "batch_size": 64},
@@ -83,6 +91,7 @@ def genbench_models() -> list[ModelSpec]:
         ),
         ModelSpec(
             "iwae", IWAE, family="vae", paper="arXiv:1509.00519", trials=1, description="importance-weighted bound of k samples",
+            single_device=OPTIMAL_SIGMA,
             presets={
                 **dict.fromkeys(MNIST, IWAE_MNIST),
                 "digits-20s": {"k": 5, "z_dim": 8, "schedule": False, "batch_size": 64},
@@ -92,6 +101,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "info-vae", InfoVAE, family="vae", paper="arXiv:1706.02262", trials=3,
             description="KL term and maximum mean discrepancy of the aggregate posterior",
+            single_device="maximum mean discrepancy is estimated on the pairs of latents of a whole batch",
             presets={
                 **dict.fromkeys(MNIST, INFO_MNIST),
                 "digits-20s": {"lam": 100.0, "z_dim": 8, "width": 32, "likelihood": "bernoulli", "batch_size": 64},
@@ -100,6 +110,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "wae-mmd", WAEMMD, family="vae", paper="arXiv:1711.01558", trials=2,
             description="Wasserstein autoencoder, codes matched to the prior by maximum mean discrepancy",
+            single_device="maximum mean discrepancy is estimated on the pairs of latents of a whole batch",
             presets={
                 **dict.fromkeys(MNIST, WAE_MNIST),
                 "digits-20s": {"lam": 100.0, "z_dim": 6, "width": 32, "lr": 2e-3, "batch_size": 64},
@@ -109,6 +120,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "cvae", CVAE, family="vae", paper="Sohn et al. 2015, NeurIPS", trials=1,
             description="class-conditional variational autoencoder",
+            single_device=OPTIMAL_SIGMA,
             presets={
                 **dict.fromkeys(MNIST, CVAE_MNIST),
                 "digits-20s": {"z_dim": 8, "width": 32, "likelihood": "bernoulli", "lr": 1e-3},
@@ -117,6 +129,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "vamp-vae", VampVAE, family="vae", paper="arXiv:1705.07120", trials=1,
             description="prior is a mixture of the encoder's posteriors at learnt pseudo-inputs",
+            single_device=OPTIMAL_SIGMA,
             presets={
                 **dict.fromkeys(MNIST, VAMP_MNIST),
                 "digits-20s": {"components": 100, "z_dim": 8, "hidden": 128, "pseudo_std": 0.3, "lr": 2e-3, "batch_size": 64},
@@ -125,6 +138,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "ladder-vae", LadderVAE, family="vae", paper="arXiv:1602.02282", trials=1,
             description="hierarchy of latents, inferred bottom-up and top-down",
+            single_device=OPTIMAL_SIGMA,
             presets={
                 **dict.fromkeys(MNIST, LADDER_MNIST),
                 "digits-20s": {"latents": "8,4", "hidden": "128,64", "lr": 2e-3, "batch_size": 64},
@@ -133,6 +147,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "rae", RAE, family="vae", paper="arXiv:1903.12436", trials=3,
             description="deterministic autoencoder with a regularised decoder, mixture fitted to its latents",
+            single_device=MIXTURE,
             presets={
                 **dict.fromkeys(MNIST, RAE_MNIST),
                 "digits-20s": {"z_dim": 8, "width": 16, "lr": 2e-3, "batch_size": 64},
@@ -141,6 +156,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "vq-vae", VQVAE, family="vae", paper="arXiv:1711.00937", trials=4,
             description="discrete codes and a gated PixelCNN over them",
+            single_device="the error is divided by the variance of a whole batch, and codes may follow it",
             presets={
                 **dict.fromkeys(MNIST, VQ_MNIST),
                 "digits-20s": {
@@ -159,6 +175,7 @@ def genbench_models() -> list[ModelSpec]:
         ModelSpec(
             "vae-gan", VAEGAN, family="vae", paper="arXiv:1512.09300", trials=7,
             description="VAE whose decoder is a GAN's generator, reconstruction in the discriminator's features",
+            single_device="who steps is decided by the costs of a whole batch",
             presets={
                 **dict.fromkeys(MNIST, VAE_GAN_MNIST),
                 "digits-20s": {"z_dim": 8, "width": 16, "gamma": 0.1, "lr": 1e-3, "batch_size": 32},
