@@ -53,6 +53,11 @@ def busy(folder: Path) -> bool:
     return path.exists() and not _stale(path, _holder(path))
 
 
+def holder(folder: Path) -> str:
+    """The machine of the process that holds the lease or left it behind; empty where there is none."""
+    return str(_holder(folder / NAME).get("host", ""))
+
+
 def _create(path: Path, token: str) -> bool:
     """Write the lease where there is none: creation is atomic, on network file systems too."""
     content = json.dumps({"token": token, "host": socket.gethostname(), "pid": os.getpid()}).encode()
@@ -123,7 +128,14 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _ended(pid)
+
+
+def _ended(pid: int) -> bool:
+    """Whether nothing is left of a process but that its parent has not asked for its end (Linux; elsewhere nobody can tell)."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    return False
 
 
 def _beat(path: Path, token: str, over: threading.Event) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,11 +38,13 @@ def _finite(value: float) -> float:
 Finite = Annotated[float, AfterValidator(_finite)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """What records are made of: unknown keys are errors, values never change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Score(_Part):
+class Score(Part):
     """One measured value with all that it takes to compare it with another."""
 
     name: str
@@ -60,7 +65,7 @@ class Score(_Part):
     note: str = ""
 
 
-class ModelRef(_Part):
+class ModelRef(Part):
     """Which model, exactly: a row's identity is (name, non-default hparams, plugin version and digest)."""
 
     name: str
@@ -82,7 +87,7 @@ class ModelRef(_Part):
     holdout: bool = False
 
 
-class RunSpec(_Part):
+class RunSpec(Part):
     """What to run: with equal specs two runs are the same run."""
 
     model: ModelRef
@@ -104,7 +109,7 @@ class RunSpec(_Part):
         return Path("runs") / safe_name(self.track.name) / safe_name(self.model.name) / f"{self.seed}-{self.hash}"
 
 
-class Spent(_Part):
+class Spent(Part):
     """The budget ledger."""
 
     budget: str
@@ -127,7 +132,7 @@ class Spent(_Part):
     """Calibration: float32 matrix product rate before and after, GFLOP/s."""
 
 
-class Throughput(_Part):
+class Throughput(Part):
     """Images per second; sampling by batch size as median with 5th and 95th percentile."""
 
     train: Finite | None = None
@@ -145,7 +150,7 @@ HOLDOUT_NLL = "holdout_nll"
 """Among the losses of a curve, where the track ranks by likelihood: minus the importance-weighted bound on 500 holdout images, k = 50."""
 
 
-class CurvePoint(_Part):
+class CurvePoint(Part):
     """The state of a run at one share of its budget."""
 
     progress: Finite
@@ -156,7 +161,7 @@ class CurvePoint(_Part):
     losses: dict[str, Finite | None] = {}
 
 
-class Environment(_Part):
+class Environment(Part):
     """Where it ran."""
 
     genbench: str
@@ -172,7 +177,7 @@ class Environment(_Part):
     """Commit of the working directory, with ``+`` where it had changes."""
 
 
-class RunRecord(_Part):
+class RunRecord(Part):
     """The result of one run. Written once, never changed."""
 
     schema_version: int = SCHEMA
@@ -240,17 +245,22 @@ class Store:
             path.replace(path.with_name("record.damaged.json"))
             return None
 
+    def status(self, spec: RunSpec) -> Status | None:
+        """How this run ended, read in a fraction of the time of `get`; None where it has no record that `get` might read."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            said = json.loads((self.folder(spec) / "record.json").read_bytes())["status"]
+            return said if said in get_args(Status) else None
+        return None
+
     def commit(self, record: RunRecord) -> Path:
         """Write the record atomically; the first commit wins. Returns its path."""
         path = self.folder(record.spec) / "record.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_atomic(path, record.model_dump_json(indent=1).encode() + b"\n")
+        write_once(path, record.model_dump_json(indent=1).encode() + b"\n")
         return path
 
     def paths(self) -> list[Path]:
         """Every record file, in a stable order."""
-        return sorted(self.root.glob("**/record.json"))
+        return [Path(path) for path in _records_below(str(self.root))]
 
     def __iter__(self) -> Iterator[RunRecord]:
         for path in self.paths():
@@ -261,15 +271,31 @@ def read_record(path: Path) -> RunRecord:
     """A file -> RunRecord, validated strictly. Raises GenbenchError naming the file and what is wrong."""
     try:
         text = path.read_text(encoding="utf-8")
-        json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+        strict_json(text)
         return RunRecord.model_validate_json(text)
     except OSError as error:
         raise GenbenchError(f"record {path}: {error.strerror or error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise GenbenchError(f"record {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GenbenchError(f"record {path}: {error}") from None
+
+
+def strict_json(text: str) -> Any:
+    """Text -> its JSON value. Raises ValueError for duplicate keys, NaN and infinities, which JSON does not have."""
+    return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+
+
+def curve_csv(curve: Sequence[CurvePoint]) -> bytes:
+    """The points of a curve -> ``curve.csv``: a line a point, its FID and losses."""
+    losses = sorted({name for point in curve for name in point.losses})
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["progress", "seconds", "steps", "images", "fid", *losses])
+    for point in curve:
+        table.writerow([point.progress, point.seconds, point.steps, point.images, point.fid, *[point.losses.get(name) for name in losses]])
+    return text.getvalue().encode()
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -283,6 +309,31 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Write as `write_atomic` does, but never over a file that is there, whoever may be writing it now -> whether it was written."""
+    if path.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            if path.exists():
+                return False
+            temporary.replace(path)
+        sync_folder(path.parent)
+        return True
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -319,6 +370,21 @@ def load(results: str | Path) -> pd.DataFrame:
         row |= {"device": record.environment.device if record.environment else None, "folder": str(path.parent)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _records_below(folder: str) -> Iterator[str]:
+    """Paths of the record files below a folder, in the order of their parts. What a finished run did is not walked through."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return
+    finished = any(entry.name == "record.json" for entry in entries)
+    for entry in entries:
+        if entry.name == "record.json":
+            yield entry.path
+        elif entry.is_dir(follow_symlinks=False) and not (finished and entry.name in ("attempts", "state")):
+            yield from _records_below(entry.path)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from typing import Any
 import genbench
 from genbench import machine, witness
 from genbench.budget import Budget
+from genbench.devices import part_of
 from genbench.errors import GenbenchError
 from genbench.inventory import ModelDescription, check_hparams
 from genbench.jobs import Check, Checked, Job, Sampled, Scored, Stage, Trained
 from genbench.places import cache_folder, data_root
-from genbench.records import CurvePoint, Environment, ModelRef, RunRecord, RunSpec, Spent, Status, Store, write_atomic
+from genbench.records import CurvePoint, Environment, ModelRef, RunRecord, RunSpec, Spent, Status, Store, curve_csv, write_atomic
 from genbench.supervisor import Outcome, Supervisor
 from genbench.track import Track
 
@@ -39,6 +40,8 @@ class Place:
     weights: Path | None = None
     memory: int | None = None
     """Bytes that a run on a CPU may take."""
+    devices: int = 1
+    """That train one run together."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,24 @@ class Planned:
 
 
 def check(
-    track: Track, supervisor: Supervisor, *, results: Path, device: str = "auto", threads: int | None = None, weights: Path | None = None
-) -> Place:
+    track: Track, supervisor: Supervisor, *, results: Path, device: str = "auto", threads: int | None = None, weights: Path | None = None,
+    devices: int = 1,
+) -> Place:  # fmt: skip
     """Everything that can be wrong before a model trains: results folder, device, dataset, weights. Raises GenbenchError."""
     store = Store(results)
     store.prepare()
-    threads = threads or machine.cores()
+    cores = machine.cores()
+    threads = threads or cores - cores % devices or cores
     with tempfile.TemporaryDirectory(prefix="genbench-") as folder:
-        asked = Check(track=track, attempt=Path(folder), data_root=data_root(), device=device, threads=threads, weights=weights)
+        asked = Check(
+            track=track, attempt=Path(folder), data_root=data_root(), device=device, devices=devices, threads=threads, weights=weights
+        )  # fmt: skip
         outcome = supervisor.run("check", asked, limit=None)
     if outcome.status == "interrupted":
         raise KeyboardInterrupt
     if outcome.result is None:
         raise GenbenchError(outcome.reason)
-    return Place(store, Checked.model_validate(outcome.result), threads, weights, int(MEMORY * machine.free_bytes()))
+    return Place(store, Checked.model_validate(outcome.result), threads, weights, int(MEMORY * machine.free_bytes()), devices)
 
 
 def plan(
@@ -81,6 +88,8 @@ def plan(
             if model.conditional and not place.checked.num_classes:
                 raise GenbenchError(f"model {model.name!r} is told which classes to make; {track.dataset} has no labels")
             reference = _reference(model, track, changed.get(model.name, {}))
+            if place.devices > 1:
+                _see_that_it_splits(model, reference, place)
             spec = RunSpec(model=reference, track=track, track_hash=track.hash, seed=seed, device=place.checked.device_class)
             planned.append(Planned(spec, model.source))
     return planned
@@ -91,7 +100,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     spec, store = planned.spec, place.store
     folder = store.folder(spec)
     job = _job(planned, place, folder)
-    draft: dict[str, Any] = {"spec": spec, "started": datetime.now(UTC).isoformat(timespec="seconds"), "environment": _environment(place)}
+    draft: dict[str, Any] = {"spec": spec, "started": datetime.now(UTC).isoformat(timespec="seconds"), "environment": environment(place)}
 
     heard = _Heard()
 
@@ -105,11 +114,11 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         crashes = 0
         while True:
             on_event({"kind": "stage", "stage": name})
-            before = _saved_steps(folder)
+            before = saved_steps(folder)
             outcome = supervisor.run(name, job, limit=limit, on_message=listen)
             if not outcome.crashed:
                 return outcome
-            crashes = 1 if _saved_steps(folder) > before else crashes + 1
+            crashes = 1 if saved_steps(folder) > before else crashes + 1
             if crashes >= CRASHES:
                 return replace(outcome, reason=f"{outcome.reason}, {crashes} times in a row without getting on")
             on_event({"kind": "crash", "stage": name, "reason": outcome.reason})
@@ -135,7 +144,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         # Interrupted after training: its checkpoint is sealed, its budget spent.
         trained = Trained.model_validate_json(kept.read_bytes())
     else:
-        outcome = stage("train", budget.amount + spec.track.grace if budget.kind == "seconds" else None)
+        outcome = stage("train", (budget.amount + spec.track.grace) / place.devices if budget.kind == "seconds" else None)
         if outcome.result is None:
             return failed(outcome)
         trained = Trained.model_validate(outcome.result)
@@ -168,7 +177,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     fids = (*scored.curve, *[None] * (len(trained.curve) - len(scored.curve)))
     curve = tuple(point.model_copy(update={"fid": fid}) for point, fid in zip(trained.curve, fids, strict=True))
     draft |= {"scores": scored.scores, "curve": curve, "flags": flags, "extractor_accuracy": scored.extractor_accuracy}
-    _write_curve(folder / "curve.csv", curve)
+    write_atomic(folder / "curve.csv", curve_csv(curve))
     return finish("done")
 
 
@@ -185,11 +194,12 @@ def _job(planned: Planned, place: Place, folder: Path) -> Job:
     attempt.mkdir(parents=True)
     return Job(
         spec=planned.spec, source=planned.source, folder=folder.resolve(), attempt=attempt.resolve(), data_root=data_root(),
-        cache=cache_folder(), device=place.checked.device, threads=place.threads, weights=place.weights, memory=place.memory,
+        cache=cache_folder(), device=place.checked.device, devices=place.devices, threads=place.threads, weights=place.weights,
+        memory=place.memory,
     )  # fmt: skip
 
 
-def _saved_steps(folder: Path) -> int:
+def saved_steps(folder: Path) -> int:
     """Steps of the furthest state that a training has saved."""
     return max((int(path.name.partition("-")[0]) for path in (folder / "state").glob("[0-9]*-[0-9]*")), default=0)
 
@@ -225,11 +235,25 @@ def check_changes(models: Sequence[ModelDescription], changed: Mapping[str, Mapp
         check_hparams(model, changed.get(model.name, {}))
 
 
+def give_up(planned: Planned, place: Place, status: Status, reason: str) -> RunRecord:
+    """Commit the record of a run that takes its machine or its supervisor down, with what its last training spent, and return it."""
+    folder = place.store.folder(planned.spec)
+    attempts = sorted((path for path in (folder / "attempts").glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
+    spent = _Heard().account(planned.spec.track.budget, attempts[-1]) if attempts else {}
+    record = RunRecord(spec=planned.spec, status=status, reason=reason, started=datetime.now(UTC).isoformat(timespec="seconds"), **spent)
+    place.store.commit(record)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    witness.forget(folder / "attempts")
+    return record
+
+
 def retry(planned: Planned, store: Store) -> None:
     """Set a failed record aside, into its last attempt's folder and under another name, so that the run happens again."""
     folder = store.folder(planned.spec)
     attempts = folder / "attempts"
-    (folder / "record.json").replace(attempts / str(max(1, sum(1 for _ in attempts.glob("*")))) / "failed.json")
+    last = attempts / str(max(1, sum(1 for _ in attempts.glob("*"))))
+    last.mkdir(parents=True, exist_ok=True)  # a record that came from elsewhere came without them
+    (folder / "record.json").replace(last / "failed.json")
 
 
 def _reference(model: ModelDescription, track: Track, asked: Mapping[str, Any]) -> ModelRef:
@@ -245,6 +269,16 @@ def _reference(model: ModelDescription, track: Track, asked: Mapping[str, Any]) 
     )  # fmt: skip
 
 
+def _see_that_it_splits(model: ModelDescription, reference: ModelRef, place: Place) -> None:
+    """Raise GenbenchError where the model, with these hparams, can't train on as many devices."""
+    why = model.alone(reference.hparams)
+    if why:
+        raise GenbenchError(f"model {model.name!r} trains on one device, not {place.devices}: {why}")
+    size = reference.hparams.get("batch_size")
+    if isinstance(size, int) and size > 0:
+        part_of(min(size, place.checked.num_train), place.devices, f"model {model.name!r}")
+
+
 @contextmanager
 def supervised() -> Iterator[Supervisor]:
     """A supervisor whose fork server is already starting."""
@@ -253,20 +287,8 @@ def supervised() -> Iterator[Supervisor]:
     yield supervisor
 
 
-def _write_curve(path: Path, curve: Sequence[CurvePoint]) -> None:
-    import csv
-    import io
-
-    losses = sorted({name for point in curve for name in point.losses})
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["progress", "seconds", "steps", "images", "fid", *losses])
-    for point in curve:
-        table.writerow([point.progress, point.seconds, point.steps, point.images, point.fid, *[point.losses.get(name) for name in losses]])
-    write_atomic(path, text.getvalue().encode())
-
-
-def _environment(place: Place) -> Environment:
+def environment(place: Place) -> Environment:
+    """What a place is, as records hold it."""
     checked = place.checked
     return Environment(
         genbench=genbench.__version__, python=platform.python_version(), torch=checked.torch, device=checked.device_name,

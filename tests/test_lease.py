@@ -60,6 +60,25 @@ def test_that_of_a_dead_process_of_this_machine_at_once(tmp_path):
     assert busy(tmp_path)
 
 
+def test_that_of_a_process_whose_end_nobody_asked_for_yet_too(tmp_path):
+    import socket
+
+    dead = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    dead.stdout.read()  # ends with the process
+    try:
+        deadline = time.monotonic() + 20
+        put(tmp_path, host=socket.gethostname(), pid=dead.pid)
+        while busy(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(dead.pid, 0)  # it still has its number
+        assert not busy(tmp_path)
+        with held(tmp_path):
+            pass
+    finally:
+        dead.wait()
+        dead.stdout.close()
+
+
 def test_a_holder_touches_it_and_never_another_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "BEAT", 0.02)
     with held(tmp_path):

@@ -35,6 +35,40 @@ def test_the_first_commit_wins(tmp_path):
     assert store.get(make_record().spec).status == "done"
 
 
+def test_of_commits_at_the_same_moment_the_first_wins(tmp_path, monkeypatch):
+    """Both have seen that there is no record when the other's comes."""
+    from pathlib import Path
+
+    store, first, second = Store(tmp_path), make_record(), make_record(status="error")
+    store.commit(first)
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    path = store.commit(second)
+    assert read_record(path).status == "done"
+    assert [found.name for found in path.parent.iterdir()] == ["record.json"]
+
+
+def test_the_status_alone_is_what_the_record_says(tmp_path):
+    store, record = Store(tmp_path), make_record(status="oom")
+    assert store.status(record.spec) is None
+    path = store.commit(record)
+    assert store.status(record.spec) == "oom"
+    for damaged in ("{", "[]", '{"status": "fine"}', '{"status": ["done"]}', "{}"):
+        path.write_text(damaged)
+        assert store.status(record.spec) is None
+
+
+def test_records_are_listed_in_the_order_of_their_folders_wherever_they_are(tmp_path):
+    places = ["runs/t/m/10-a", "runs/t/m/2-a", "runs/t/m-b/0-a", "runs/t/m/2-a/attempts/1", "elsewhere", "elsewhere/deep/er", ""]
+    for place in places:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "record.json").write_text("{}")
+    (tmp_path / "runs/t/m/3-a/attempts/1").mkdir(parents=True)
+    found = Store(tmp_path).paths()
+    assert found == sorted(path for path in tmp_path.glob("**/record.json") if "attempts" not in path.parts)
+    assert len(found) == len(places) - 1
+    assert Store(tmp_path / "nowhere").paths() == []
+
+
 def test_what_makes_two_runs_the_same_run():
     spec = make_record().spec
     assert spec.hash == make_record(seed=3).spec.hash

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genbench.cli.options import Json, Results, Weights, console_for, hparams_written, model_named, print_rows, track_named
-from genbench.errors import GenbenchError
 
 if TYPE_CHECKING:
     from genbench.records import RunRecord
-    from genbench.sweep.local import Cell
+    from genbench.sweep.cell import Cell
 
 
 def run_command(
@@ -23,6 +22,7 @@ def run_command(
     seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds: 0, 1, ...")] = 1,
     hp: Annotated[list[str] | None, typer.Option(help="Hyper-parameter of a model; may be repeated.", metavar="MODEL.KEY=VALUE")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Devices that train a run together, each on its part of every batch.")] = 1,
     budget: Annotated[str, typer.Option(help="Instead of the track's: 60s, 10m, 200kimg, 5000steps, 1e15flops.")] = "",
     results: Results = Path("results"),
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
@@ -42,7 +42,7 @@ def run_command(
         described = [model_named(name, found) for name in dict.fromkeys(models)]
         changed = hparams_written(hp or [], described)
         runs.check_changes(described, changed)
-        place = runs.check(chosen, supervisor, results=results, device=device, threads=threads, weights=weights)
+        place = runs.check(chosen, supervisor, results=results, device=device, threads=threads, weights=weights, devices=devices)
         planned = runs.plan(described, chosen, range(seeds), place, changed)
         finished = {one.spec.folder: record for one in planned if (record := place.store.get(one.spec))}
         progress.plan_line(chosen, len(planned), len(finished), console)
@@ -76,48 +76,51 @@ def run_command(
 def sweep_command(
     file: Annotated[Path, typer.Argument(help="TOML file: models, tracks, seeds, grids or random draws.", metavar="FILE.toml")],
     results: Results = Path("results"),
-    executor: Annotated[str, typer.Option(help="Where runs happen: local.")] = "local",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; one by default on a CPU, one for each GPU.")] = None,
+    executor: Annotated[str, typer.Option(help="Where runs happen: local, or ray: the nodes of a Ray cluster.")] = "local",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; by default one on a CPU, one for each GPU, on a cluster all that fit.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each run; the cores divided by --jobs by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each run; by default the cores divided by --jobs, or a node's by its runs.")
+    ] = None,
     weights: Weights = None,
     only: Annotated[list[str] | None, typer.Option(help="A model, a track or track/model/seed; may be repeated.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed runs again.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would run, and stop.")] = False,
+    address: Annotated[
+        str, typer.Option(help="Of the Ray cluster: HOST:PORT; by default the one this machine belongs to, else a new one on it.")
+    ] = "",
+    storage: Annotated[
+        str, typer.Option(help="Where nodes leave runs if they share no results folder: s3://bucket/folder, file:///folder.", metavar="URL")
+    ] = "",
+    resource: Annotated[
+        list[str] | None, typer.Option(help="A Ray resource that nodes must have, like accelerator_type:H100; may be repeated.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run models x tracks x seeds x hparams. The same command again goes on where it was; several may share a results folder."""
-    from genbench import machine, progress
-    from genbench import run as runs
+    from genbench import progress
     from genbench.inventory import inventory
     from genbench.leaderboard import terminal
-    from genbench.sweep.local import Cell, devices_for, execute, threads_for
-    from genbench.sweep.plan import load_sweep, runs_of
-    from genbench.sweep.plan import only as only_these
+    from genbench.sweep import night
+    from genbench.sweep.cell import Wishes
+    from genbench.sweep.plan import load_sweep
 
-    if executor != "local":
-        raise GenbenchError(f"executor {executor!r} is not one of: local")
     asked, console = load_sweep(file), console_for(stderr=as_json)
-    with runs.supervised() as supervisor:
+    wishes = Wishes(results, device, jobs, threads, weights, address, storage, tuple(resource or ()), asked.devices)
+    with night.started(executor, wishes) as where:
         found = inventory()
         models = {name: model_named(name, found) for name in dict.fromkeys(asked.models)}
-        cells: list[Cell] = []
-        for name in dict.fromkeys(asked.tracks):
-            share = threads or threads_for(machine.cores(), jobs or 1)
-            place = runs.check(track_named(name, asked.budget), supervisor, results=results, device=device, threads=share, weights=weights)
-            cells += [Cell(one, place) for one in runs_of(asked, models, track_named(name, asked.budget), place)]
-        kept = {id(one) for one in only_these([cell.planned for cell in cells], only or [])}
-        cells = [cell for cell in cells if id(cell.planned) in kept]
-        if retry_failed and not dry_run:
-            for cell in cells:
-                if cell.record is not None and cell.record.status != "done":
-                    runs.retry(cell.planned, cell.place.store)
+        tracks = [track_named(name, asked.budget) for name in dict.fromkeys(asked.tracks)]
+        cells = night.cells_of(asked, models, tracks, where, only or [])
         if dry_run:
-            _print_plan(cells, as_json)
+            _print_plan(night.outlook(cells), as_json)
             return
-        devices = devices_for(cells[0].place, jobs)
-        board = progress.Board([cell.planned for cell in cells], len(devices), console)
-        console.print(f"{file}: {len(cells)} runs, {len(devices)} at a time on {cells[0].place.checked.device_class}", highlight=False)
+        if retry_failed:
+            night.reopen_failed(cells, where)
+        board = progress.Board([cell.planned for cell in cells], where.slots, console)
+        console.print(f"{file}: {len(cells)} runs, {where.slots} at a time on {cells[0].place.checked.device_class}", highlight=False)
         records = []
 
         def on_record(cell: Cell, record: RunRecord) -> None:
@@ -125,9 +128,7 @@ def sweep_command(
             board.record(cell.planned, record)
 
         with board.shown():
-            execute(
-                cells, supervisor, devices=devices, on_event=lambda cell, event: board.event(cell.planned, event), on_record=on_record
-            )  # fmt: skip
+            where.execute(cells, lambda cell, event: board.event(cell.planned, event), on_record)
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
     else:
@@ -138,25 +139,14 @@ def sweep_command(
         sys.exit(1)
 
 
-def _print_plan(cells: list[Cell], as_json: bool) -> None:
+def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
     """What a sweep would do: a line a run, and the device time that is still to be spent."""
-    from genbench.budget import Budget
+    from genbench.sweep.night import cost
 
-    rows: list[dict[str, Any]] = []
-    for cell in cells:
-        spec, record = cell.planned.spec, cell.record
-        rows.append({
-            "track": spec.track.name, "model": spec.model.name, "seed": spec.seed, "changed": dict(spec.model.changed),
-            "budget": spec.track.budget, "state": "to run" if record is None else record.status, "folder": str(spec.folder),
-        })  # fmt: skip
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     headers = ["track", "model", "seed", "hparams", "budget", "state"]
     told = [{**row, "hparams": ", ".join(f"{key}={value}" for key, value in row["changed"].items())} for row in rows]
     print_rows(headers, [[row[header] for header in headers] for row in told])
-    left = [Budget.parse(row["budget"]) for row in rows if row["state"] == "to run"]
-    seconds = sum(budget.amount for budget in left if budget.kind == "seconds")
-    others = sum(budget.kind != "seconds" for budget in left)
-    known = f"{seconds / 3600:.2f} device-hours of training" + (f", and {others} runs whose budget is no time" if others else "")
-    print(f"{len(rows)} runs, {len(left)} to run: {known}")
+    print(cost(rows))

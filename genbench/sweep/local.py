@@ -4,46 +4,67 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from genbench import lease
+from genbench import lease, machine
 from genbench import run as runs
+from genbench.inventory import ModelDescription
 from genbench.lease import BusyError
 from genbench.records import RunRecord
-from genbench.run import Event, Place, Planned
+from genbench.run import Place
 from genbench.supervisor import Supervisor
+from genbench.sweep.cell import LOOK, Cell, OnEvent, OnRecord, Run, Wishes, attempt
+from genbench.track import Track
 
-LOOK = 5.0
-"""Seconds between two looks at runs that another process works on."""
 
+class LocalExecutor:
+    """The cores and GPUs of this machine."""
 
-@dataclass(frozen=True)
-class Cell:
-    """One run of a sweep and where it may happen."""
-
-    planned: Planned
-    place: Place
-
-    @property
-    def folder(self) -> Path:
-        """Of the run, in the results folder."""
-        return self.place.store.folder(self.planned.spec)
+    def __init__(self, wishes: Wishes, supervisor: Supervisor, run: Run = runs.run) -> None:
+        self._wishes, self._supervisor, self._run = wishes, supervisor, run
+        self._devices: list[str] = []
 
     @property
-    def record(self) -> RunRecord | None:
-        """Its record, where it has one."""
-        return self.place.store.get(self.planned.spec)
+    def slots(self) -> int:
+        """Runs at once."""
+        return len(self._devices)
 
+    def places(self, tracks: Sequence[Track], models: Collection[ModelDescription]) -> list[Place]:
+        """A place for each track; device, dataset and weights are looked at. Raises GenbenchError."""
+        wishes = self._wishes
+        threads = wishes.threads or threads_for(machine.cores(), wishes.jobs or 1, wishes.devices)
+        places = [
+            runs.check(
+                track,
+                self._supervisor,
+                results=wishes.results,
+                device=wishes.device,
+                threads=threads,
+                weights=wishes.weights,
+                devices=wishes.devices,
+            )
+            for track in tracks
+        ]
+        self._devices = devices_for(places[0], wishes.jobs)
+        return places
 
-Listen = Callable[[Cell, Event], None]
+    def gather(self, cells: Sequence[Cell]) -> None:
+        """Records are nowhere but in the results folder."""
+
+    def reopen(self, cell: Cell) -> None:
+        """Set the record of a failed run aside."""
+        runs.retry(cell.planned, cell.place.store)
+
+    def execute(self, cells: Sequence[Cell], on_event: OnEvent, on_record: OnRecord) -> None:
+        """Run every cell to its record, on the devices that `places` found."""
+        execute(cells, self._supervisor, devices=self._devices, on_event=on_event, on_record=on_record, run=self._run)
 
 
 def execute(
-    cells: Sequence[Cell], supervisor: Supervisor, *, devices: Sequence[str],
-    on_event: Listen = lambda cell, event: None, on_record: Callable[[Cell, RunRecord], None] = lambda cell, record: None,
+    cells: Sequence[Cell], supervisor: Supervisor, *, devices: Sequence[str], on_event: OnEvent = lambda cell, event: None,
+    on_record: OnRecord = lambda cell, record: None, run: Run = runs.run,
 ) -> None:  # fmt: skip
     """Run every cell to its record, one at a time on each of `devices` (a device may be named more than once).
 
@@ -65,7 +86,7 @@ def execute(
                         postponed.append(cell)
                     else:
                         device = free.popleft()
-                        running[pool.submit(_run, cell, device, supervisor, on_event)] = (cell, device)
+                        running[pool.submit(_run, cell, device, supervisor, on_event, run)] = (cell, device)
                 waiting.extend(postponed)
                 if running:
                     done, _ = wait(running, timeout=LOOK if postponed else None, return_when=FIRST_COMPLETED)
@@ -81,13 +102,12 @@ def execute(
             raise
 
 
-def _run(cell: Cell, device: str, supervisor: Supervisor, on_event: Listen) -> RunRecord | None:
+def _run(cell: Cell, device: str, supervisor: Supervisor, on_event: OnEvent, run: Run) -> RunRecord | None:
     place = replace(cell.place, checked=cell.place.checked.model_copy(update={"device": device}))
-    with lease.held(cell.folder):
-        return cell.record or runs.run(cell.planned, place, supervisor, lambda event: on_event(cell, event))
+    return attempt(Cell(cell.planned, place), supervisor, lambda event: on_event(cell, event), run)
 
 
-def _settle(cell: Cell, future: Future[RunRecord | None], waiting: deque[Cell], on_record: Callable[[Cell, RunRecord], None]) -> None:
+def _settle(cell: Cell, future: Future[RunRecord | None], waiting: deque[Cell], on_record: OnRecord) -> None:
     try:
         record = future.result()
     except BusyError:  # another was faster
@@ -108,15 +128,17 @@ def _drain(running: dict[Future[RunRecord | None], tuple[Cell, str]], supervisor
 
 
 def devices_for(place: Place, jobs: int | None) -> list[str]:
-    """The devices that runs share: every GPU once, or the one asked for, or the CPU, `jobs` times."""
-    device = place.checked.device
+    """The devices that runs share: every GPU once, or the one asked for, or the CPU, `jobs` times. Of several for a run, the first."""
+    device, each = place.checked.device, place.devices
     if device == "cuda":
-        return [f"cuda:{index}" for index in range(place.checked.num_devices)] * (jobs or 1)
+        return [f"cuda:{index}" for index in range(0, place.checked.num_devices - each + 1, each)] * (jobs or 1)
     return [device] * (jobs or 1)
 
 
-def threads_for(cores: int, jobs: int) -> int:
-    """CPU threads of each of so many parallel runs: two runs of two threads on two cores are twenty times slower, not two."""
-    return max(1, cores // jobs)
+def threads_for(cores: int, jobs: int, devices: int = 1) -> int:
+    """CPU threads of each of so many parallel runs: two runs of two threads on two cores are twenty times slower, not two.
 
-
+    They are as many as `devices`, which share them, can use.
+    """
+    share = max(1, cores // jobs)
+    return share - share % devices or share

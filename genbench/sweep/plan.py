@@ -67,6 +67,8 @@ class Sweep(BaseModel):
     seeds: int | tuple[int, ...] = 1
     budget: str = ""
     """Instead of the tracks' own."""
+    devices: int = Field(1, ge=1)
+    """That train each run together."""
     grid: dict[str, dict[str, tuple[Value, ...]]] = {}
     random: dict[str, dict[str, Any]] = {}
 

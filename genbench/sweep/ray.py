@@ -1,0 +1,437 @@
+"""Runs of a sweep as tasks of a Ray cluster: a task a run, with the CPUs and the GPU it needs. Where and when is Ray's to decide.
+
+Retries are ours, counted and capped; Ray's own are off. A run happens through the same supervisor as elsewhere, in a child of Ray's worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from genbench import lease, machine
+from genbench import run as runs
+from genbench.errors import GenbenchError
+from genbench.inventory import ModelDescription
+from genbench.jobs import Checked
+from genbench.lease import BusyError
+from genbench.modelfile import is_file, split_file
+from genbench.records import RunRecord, Status, Store, write_once
+from genbench.run import Event, Place, Planned
+from genbench.supervisor import Supervisor
+from genbench.sweep.cell import LOOK, Cell, OnEvent, OnRecord, Run, Wishes, attempt
+from genbench.sweep.preflight import Found, Ticket, agree, at_home, examine, facts
+from genbench.sweep.storage import Storage
+from genbench.track import Track
+
+AHEAD = 1000
+"""Tasks that Ray is given at a time: an autoscaler sees what is wanted, and Ctrl-C has no hundred thousand to take back."""
+TICK = 0.5
+"""Seconds between two looks at what has ended."""
+PATIENCE = 1800.0
+"""Seconds that the nodes may take to say what they have; data sets are prepared meanwhile."""
+CRASHES = runs.CRASHES
+"""Workers lost in a row, without a new state saved between them, after which a run is given up."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task says of its run: the record, or why there is none."""
+
+    record: str = ""
+    """As JSON."""
+    busy: bool = False
+    """Another process works on it."""
+    saved: int = 0
+    """Steps that are saved of a run that was interrupted."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine that can take runs."""
+
+    id: str
+    name: str
+    runs: int
+    """That fit at once."""
+
+
+@contextmanager
+def connected(wishes: Wishes, run: Run = runs.run) -> Iterator[RayExecutor]:
+    """An executor on the cluster asked for, within the block. Raises GenbenchError where there is no Ray or no cluster."""
+    try:
+        import ray
+    except ImportError:
+        raise GenbenchError("executor 'ray' needs Ray: pip install genbench[ray]") from None
+    if "://" in wishes.address:
+        raise GenbenchError(f"--address {wishes.address} is a Ray Client's; start the sweep on a machine of the cluster, with HOST:PORT")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray is going to do, without the warning that it will
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        # A cluster that is there has its dashboard as its owner wants; one that starts here has none.
+        ray.init(
+            address=wishes.address or None, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, namespace="genbench"
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = wishes.address or "of this machine"
+        raise GenbenchError(f"Ray cluster {where} can't be reached: {str(error).strip().partition(chr(10))[0][:300]}") from None
+    said = ray._private.worker
+    try:
+        if main:
+            signal.signal(signal.SIGTERM, before)  # Ray's own would lose what is running
+        said._worker_logs_enabled = False  # what it prints of lost workers we say ourselves, and never into JSON
+        yield RayExecutor(ray, wishes, run)
+    finally:
+        said._worker_logs_enabled = True
+        ray.shutdown()
+
+
+class RayExecutor:
+    """The nodes of a Ray cluster."""
+
+    def __init__(self, ray: ModuleType, wishes: Wishes, run: Run = runs.run) -> None:
+        self._ray: Any = ray
+        self._wishes, self._run = wishes, run
+        self._results = wishes.results.resolve()
+        self._storage = Storage(wishes.storage) if wishes.storage else None
+        self._gpus, self._threads, self._nodes = self._capacity()
+        self._tickets: dict[str, Any] = {}
+
+    @property
+    def slots(self) -> int:
+        """Runs at once on the nodes that are there now."""
+        return min(sum(node.runs for node in self._nodes), self._wishes.jobs or AHEAD)
+
+    def places(self, tracks: Sequence[Track], models: Collection[ModelDescription]) -> list[Place]:
+        """Ask every node that can take runs what it has; all must agree with each other and with this machine. Raises GenbenchError."""
+        Store(self._results).prepare()
+        files = tuple(str(split_file(model.source)[0]) for model in models if is_file(model.source))
+        weights = self._wishes.weights
+        ticket = Ticket(
+            tracks=tuple(tracks), files=files, facts=facts(files), folder=os.getcwd(), results=str(self._results),
+            storage=self._wishes.storage, probe=f".probe-{uuid.uuid4().hex}", device="cuda" if self._gpus else "cpu",
+            threads=self._threads, weights=weights.resolve() if weights else None, devices=self._wishes.devices,
+        )  # fmt: skip
+        found = self._ask_nodes(ticket)
+        agree({node.name: told for node, told in found.items()}, ticket)
+        places = []
+        for index, track in enumerate(tracks):
+            checked = {node.id: told.checked[index] for node, told in found.items()}
+            place = Place(Store(self._results), next(iter(checked.values())), self._threads, ticket.weights, devices=ticket.devices)
+            self._tickets[track.name] = self._ray.put((replace(ticket, tracks=(track,)), checked, self._run))
+            places.append(place)
+        return places
+
+    def gather(self, cells: Sequence[Cell]) -> None:
+        """Bring what the storage has of these runs into the results folder."""
+        if self._storage is None:
+            return
+        there = self._storage.finished({cell.planned.spec.track.name: cell.planned.spec.track for cell in cells}.values())
+        for cell in cells:
+            if cell.planned.spec.folder in there and not (cell.folder / "record.json").exists():
+                self._storage.fetch(cell.planned.spec.folder, self._results)
+
+    def reopen(self, cell: Cell) -> None:
+        """Set the record of a failed run aside, on the storage first."""
+        if self._storage is not None:
+            self._storage.set_aside(cell.planned.spec.folder)
+        runs.retry(cell.planned, cell.place.store)
+
+    def execute(self, cells: Sequence[Cell], on_event: OnEvent, on_record: OnRecord) -> None:
+        """Run every cell to its record. Ctrl-C lets the nodes save what is running and raises KeyboardInterrupt; a second one kills."""
+        task = self._ray.remote(max_retries=0, retry_exceptions=False, **self._needs(self._gpus, self._threads))(work)
+        ahead = min(AHEAD, self._wishes.jobs or AHEAD)
+        queue, losses = Queue(cells), Losses()
+        running: dict[Any, Cell] = {}
+        try:
+            while queue or running:
+                while len(running) < ahead and (next_one := queue.pop()) is not None:
+                    record = next_one.record
+                    if record is None and lease.busy(next_one.folder):
+                        queue.later(next_one)
+                    elif record is not None:
+                        on_record(next_one, record)
+                    elif losses.is_up(next_one):
+                        self._give_up(next_one, queue, losses, on_record)
+                    else:
+                        losses.begun(next_one)
+                        running[task.remote(next_one.planned, self._tickets[next_one.planned.spec.track.name])] = next_one
+                if running:
+                    ended = self._ray.wait(list(running), num_returns=len(running), timeout=TICK)[0]
+                    for ref in ended:
+                        cell = running.pop(ref)
+                        record = self._settle(cell, ref, queue, losses, on_event)
+                        if record is not None:
+                            on_record(cell, record)
+                elif queue:
+                    time.sleep(TICK)
+        except BaseException:
+            self._interrupt(list(running))
+            raise
+
+    def _settle(self, cell: Cell, ref: Any, queue: Queue, losses: Losses, on_event: OnEvent) -> RunRecord | None:
+        """The record that a task leaves; None where there is none and the cell is in the queue again."""
+        try:
+            answer: Answer = self._ray.get(ref)
+        except self._ray.exceptions.TaskCancelledError:
+            raise KeyboardInterrupt from None
+        except self._ray.exceptions.RayError as error:
+            status, reason = lost(error, lease.holder(cell.folder))
+            losses.count(cell, status, reason, runs.saved_steps(cell.folder))
+        else:
+            if answer.record:
+                if self._storage is not None:
+                    self._storage.fetch(cell.planned.spec.folder, self._results)
+                    write_once(cell.folder / "record.json", answer.record.encode())
+                return RunRecord.model_validate_json(answer.record)
+            if answer.busy:
+                queue.later(cell)
+                return None
+            reason = "it was interrupted on its node"
+            losses.count(cell, "error", reason, answer.saved)
+        if not losses.is_up(cell):
+            on_event(cell, {"kind": "crash", "stage": "train", "reason": reason})
+        queue.again(cell)
+        return None
+
+    def _give_up(self, cell: Cell, queue: Queue, losses: Losses, on_record: OnRecord) -> None:
+        """Write the record of a run that has lost too many workers, unless one of them lives, out of Ray's sight."""
+        try:
+            with lease.held(cell.folder):
+                record = cell.record or runs.give_up(cell.planned, cell.place, *losses.verdict(cell))
+        except BusyError:
+            queue.later(cell)
+            return
+        if self._storage is not None:
+            self._storage.commit(cell.planned.spec.folder, self._results)
+        on_record(cell, record)
+
+    def _interrupt(self, running: list[Any]) -> None:
+        """Let tasks save what they have and wait for them; at another Ctrl-C kill them."""
+        force = False
+        while running:
+            try:
+                for ref in running:
+                    self._ray.cancel(ref, force=force, recursive=False)
+                while running:
+                    running = self._ray.wait(running, num_returns=len(running), timeout=TICK)[1]
+            except KeyboardInterrupt:
+                if force:
+                    return
+                force = True
+
+    def _ask_nodes(self, ticket: Ticket) -> dict[Node, Found]:
+        """What every node says of itself; one that goes away meanwhile takes no runs. Raises GenbenchError where one can't say."""
+        at = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        # a worker for this alone; it sees the GPUs without taking one from whoever computes there now
+        task = self._ray.remote(max_retries=0, max_calls=1, num_cpus=0)(examine_apart)
+        self._write_probe(ticket)
+        try:
+            asked = {node: task.options(scheduling_strategy=at(node.id, soft=False)).remote(ticket) for node in self._nodes}
+            found, deadline = {}, time.monotonic() + PATIENCE
+            for node, ref in asked.items():
+                try:
+                    found[node] = self._ray.get(ref, timeout=max(0.0, deadline - time.monotonic()))
+                except self._ray.exceptions.RayError as error:
+                    if self._is_alive(node):
+                        raise GenbenchError(f"node {node.name} can't say what it has: {_words(error)}; does genbench run there?") from None
+        finally:
+            self._remove_probe(ticket)
+        if not found:
+            raise GenbenchError("every node of the Ray cluster that could take runs went away; see that they stay up")
+        self._nodes = list(found)
+        return found
+
+    def _is_alive(self, node: Node) -> bool:
+        return any(other["NodeID"] == node.id and other["Alive"] for other in self._ray.nodes())
+
+    def _write_probe(self, ticket: Ticket) -> None:
+        if self._storage is None:
+            (self._results / ticket.probe).write_bytes(b"")
+        else:
+            self._storage.write(ticket.probe, b"")
+
+    def _remove_probe(self, ticket: Ticket) -> None:
+        if self._storage is None:
+            (self._results / ticket.probe).unlink(missing_ok=True)
+        else:
+            self._storage.remove([ticket.probe, ticket.probe + "-node"])
+
+    def _capacity(self) -> tuple[int, int, list[Node]]:
+        """GPUs and CPU threads of a run, and the nodes that can take one. Raises GenbenchError where none can."""
+        device, wanted, devices = self._wishes.device, self._wishes.resources, self._wishes.devices
+        if device not in ("auto", "cpu", "cuda"):
+            raise GenbenchError(f"device {device!r} is not one of: auto, cpu, cuda; which GPU a run gets is for Ray to say")
+        alive = [node for node in self._ray.nodes() if node["Alive"] and all(node["Resources"].get(name, 0) > 0 for name in wanted)]
+        gpus = devices * (device == "cuda" or (device == "auto" and any(node["Resources"].get("GPU", 0) >= 1 for node in alive)))
+        # what `runs` a node could take, were threads no matter
+        able = {id(node): int(node["Resources"].get("GPU", 0)) // gpus if gpus else 1 for node in alive}
+        shares = [int(node["Resources"].get("CPU", 0)) // able[id(node)] for node in alive if able[id(node)]]
+        share = min((share for share in shares if share), default=1)
+        threads = self._wishes.threads or share - share % devices or share
+        nodes = []
+        for node in alive:
+            fit = int(node["Resources"].get("CPU", 0)) // threads
+            fit = min(fit, able[id(node)]) if gpus else fit
+            if fit:
+                nodes.append(Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})", fit))
+        if not nodes:
+            needs = " and ".join([f"{threads} CPUs", *["a GPU" if gpus == 1 else f"{gpus} GPUs"][: int(bool(gpus))], *wanted])
+            there = "; ".join(_resources(node) for node in self._ray.nodes() if node["Alive"]) or "none"
+            raise GenbenchError(f"no node of the Ray cluster has {needs} for a run; nodes: {there}")
+        return gpus, threads, nodes
+
+    def _needs(self, gpus: int, threads: int) -> dict[str, Any]:
+        return {"num_cpus": threads, "num_gpus": gpus, "resources": dict.fromkeys(self._wishes.resources, 0.001)}
+
+
+class Queue:
+    """Cells to come: as soon as there is room, or after a while because another process works on them."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self._now = deque(cells)
+        self._later: deque[tuple[float, Cell]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._now or self._later)
+
+    def pop(self) -> Cell | None:
+        """The next cell to look at; None where none is due."""
+        if self._later and self._later[0][0] <= time.monotonic():
+            return self._later.popleft()[1]
+        return self._now.popleft() if self._now else None
+
+    def again(self, cell: Cell) -> None:
+        """It is to be run again."""
+        self._now.append(cell)
+
+    def later(self, cell: Cell) -> None:
+        """It is to be looked at again after `LOOK` seconds."""
+        self._later.append((time.monotonic() + LOOK, cell))
+
+
+class Losses:
+    """Workers that runs have lost in a row, without a new state saved between them, and how the last was lost."""
+
+    def __init__(self) -> None:
+        self._saved: dict[Path, int] = {}
+        self._count: dict[Path, int] = {}
+        self._last: dict[Path, tuple[Status, str]] = {}
+
+    def begun(self, cell: Cell) -> None:
+        """A task of this cell is handed to Ray."""
+        if cell.folder in self._count:
+            self._saved[cell.folder] = max(self._saved.get(cell.folder, 0), runs.saved_steps(cell.folder))
+
+    def count(self, cell: Cell, status: Status, reason: str, saved: int) -> None:
+        """One more is lost, when `saved` steps were."""
+        got_on = saved > self._saved.get(cell.folder, 0)
+        self._saved[cell.folder] = max(saved, self._saved.get(cell.folder, 0))
+        self._count[cell.folder] = 1 if got_on else self._count.get(cell.folder, 0) + 1
+        self._last[cell.folder] = status, reason
+
+    def is_up(self, cell: Cell) -> bool:
+        """Whether that were too many."""
+        return self._count.get(cell.folder, 0) >= CRASHES
+
+    def verdict(self, cell: Cell) -> tuple[Status, str]:
+        """Status and reason of the record of a run that is given up."""
+        status, reason = self._last[cell.folder]
+        return status, f"{reason}, {self._count[cell.folder]} times in a row without getting on"
+
+
+# ---- on a node ----------------------------------------------------------------------------------------------------------
+
+
+def examine_apart(ticket: Ticket) -> Found:
+    """`examine` in a worker of its own, which Ray hides the GPUs from."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return examine(ticket)
+
+
+def work(planned: Planned, told: tuple[Ticket, Mapping[str, Checked], Run]) -> Answer:
+    """One run, in a Ray worker. Executed twice it is done once. Raises GenbenchError where this node differs from those that were asked."""
+    import ray
+
+    ticket, known, run = told
+    context = ray.get_runtime_context()
+    here = context.get_node_id()
+    checked = known.get(here)
+    if checked is None:  # a node that joined later
+        found, (first, reference) = examine(replace(ticket, probe="")), next(iter(known.items()))
+        agree({first[:8]: Found(ticket.facts, (reference,)), here[:8]: found}, ticket)
+        checked = found.checked[0]
+    if checked.device.startswith("cuda"):
+        checked = checked.model_copy(update={"device": "cuda:0"})  # the first that Ray lets this worker see
+    place = Place(Store(ticket.root), checked, ticket.threads, ticket.weights, int(runs.MEMORY * machine.free_bytes()), ticket.devices)
+    with at_home(ticket.folder):
+        return _attempted(Cell(planned, place), ticket, run)
+
+
+def _attempted(cell: Cell, ticket: Ticket, run: Run) -> Answer:
+    folder, root = cell.planned.spec.folder, ticket.root
+    storage = Storage(ticket.storage) if ticket.storage else None
+    if storage is not None:
+        if storage.has_record(folder):
+            storage.fetch(folder, root)
+        else:
+            storage.restore(folder, root)
+    try:
+        record = attempt(cell, Supervisor(), _ignore, run)
+    except BusyError:
+        return Answer(busy=True)
+    saved = 0 if record else runs.saved_steps(root / folder)
+    if storage is not None:
+        if record is None:
+            storage.save(folder, root)
+        else:
+            storage.commit(folder, root)
+            storage.fetch(folder, root)
+            record = cell.record
+        shutil.rmtree(root / folder, ignore_errors=True)
+    return Answer(saved=saved) if record is None else Answer(record.model_dump_json(indent=1) + "\n")
+
+
+def _ignore(event: Event) -> None:
+    """A run's events stay on its node."""
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------------
+
+
+def lost(error: Exception, host: str) -> tuple[Status, str]:
+    """Why a task has no answer -> the status of the run, should it be given up, and the reason. Raises GenbenchError as the task did."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, GenbenchError):
+        raise GenbenchError(str(cause)) from None
+    on = f" on {host}" if host else ""
+    known: dict[str, tuple[Status, str]] = {
+        "WorkerCrashedError": ("error", f"its Ray worker{on} was killed"),
+        "NodeDiedError": ("error", f"its node{on} went away"),
+        "LocalRayletDiedError": ("error", f"its node{on} went away"),
+        "OutOfMemoryError": ("oom", f"Ray ended its worker{on} for want of memory on the node"),
+    }
+    return known.get(type(error).__name__, ("error", f"its Ray worker{on} failed: {_words(cause or error)}"))
+
+
+def _words(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__
+
+
+def _resources(node: Mapping[str, Any]) -> str:
+    amounts = [f"{amount:g} {name}" for name, amount in sorted(node["Resources"].items()) if ":" not in name and "memory" not in name]
+    return f"{node['NodeManagerHostname']}: {', '.join(amounts) or 'nothing'}"

@@ -1,0 +1,423 @@
+"""Sweeps on a Ray cluster of two nodes: what is asked of nodes, and what is lost when workers, nodes and the driver are killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from genbench import run as runs
+from genbench.descriptions import ModelDescription
+from genbench.errors import GenbenchError
+from genbench.records import RunRecord, Store
+from genbench.sweep import night
+from genbench.sweep.cell import Wishes
+from genbench.sweep.plan import Sweep
+from genbench.track import load_track
+
+ray = pytest.importorskip("ray", reason="the extra genbench[ray] is not installed")
+pytestmark = [
+    # Ray leaves sockets, files and processes of the clusters it starts to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+ZOO = """
+import time
+import torch
+from torch import nn
+
+class Slow(nn.Module):
+    family = "other"
+    def __init__(self, image, pause: float = 0.05):
+        super().__init__()
+        self.image, self.pause, self.batch_size = image, pause, 16
+        self.net = nn.Conv2d(1, 1, 3, padding=1)
+    def configure_optimizers(self):
+        return {"all": torch.optim.Adam(self.parameters(), 1e-2)}
+    def training_step(self, batches, optimizers):
+        real = next(batches).images
+        time.sleep(self.pause)
+        loss = (self.net(real) - real).square().mean()
+        optimizers["all"].minimize(loss)
+        return {"loss": loss.detach()}
+    def sample(self, n):
+        return self.net(torch.randn(n, *self.image.shape)).tanh()
+"""
+TRACK = """
+dataset = "digits"
+size = 8
+budget = "{budget}"
+num_samples = 60
+extractor = "digits-cnn"
+curve = [1.0]
+curve_samples = 0
+metrics = ["fid"]
+"""
+
+
+def scripted(planned, place, supervisor, on_event):
+    """Stands in for a run on a node: what happens is in the model's name. A model in a file is trained as ever."""
+    spec = planned.spec
+    if spec.model.distribution == "unpackaged":
+        return runs.run(planned, place, supervisor, on_event)
+    folder = place.store.folder(spec)
+    with open(folder / "tally", "a") as tally:
+        tally.write(f"{os.getpid()}\n")
+    if spec.model.name == "kills-its-worker":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if spec.model.name == "fills-the-disk":
+        raise OSError(28, "No space left on device")
+    if spec.model.name == "takes-a-while":
+        time.sleep(2)
+    if spec.model.name.startswith("is-interrupted"):
+        steps = 5 * len((folder / "tally").read_text().split())
+        if spec.model.name.endswith("getting-on"):
+            (folder / "state" / f"{steps}-1").mkdir(parents=True)
+        if steps < 25:
+            return None
+    status = "error" if spec.model.name == "fails" else "done"
+    record = RunRecord(spec=spec, status=status, reason="as it says" * (status == "error"), started=f"{time.time()}")
+    (folder / "samples.npz").write_bytes(b"many bytes")
+    (folder / "curve.csv").write_text("progress\n")
+    place.store.commit(record)
+    return record
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """Two nodes of one CPU each, both on this machine; the driver is on the first."""
+    from ray.cluster_utils import Cluster
+
+    patience = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300"}  # for a machine that is busy
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in patience.items():
+            patch.setenv(name, value)
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **ports()})
+        nodes.add_node(num_cpus=1, **ports())
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def ports():
+    """Of a node's agents: where they are to find them itself, a node waits for it no longer than 15 seconds."""
+    names = ("dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port", "runtime_env_agent_port")
+    taken = [socket.socket() for _ in names]
+    try:
+        for one in taken:
+            one.bind(("127.0.0.1", 0))
+        return {name: one.getsockname()[1] for name, one in zip(names, taken, strict=True)}
+    finally:
+        for one in taken:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "zoo.py").write_text(ZOO)
+    (folder / "tiny.toml").write_text(TRACK.format(budget="120steps"))
+    return folder
+
+
+def wishes(cluster, home, results="results", **more):
+    return Wishes(results=home / results, device="cpu", threads=1, address=cluster.address, **more)
+
+
+@pytest.fixture(scope="module")
+def executor(cluster, home):
+    """Connected once, its nodes asked once."""
+    before = signal.getsignal(signal.SIGTERM)
+    with night.started("ray", wishes(cluster, home), scripted) as found:
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert found.slots == 2
+        found.tracks = [load_track(home / "tiny.toml")]
+        places = found.places(found.tracks, [])
+        assert [place.checked.device_class for place in places] == ["cpu-1"]
+        found.places = lambda tracks, models: places
+        yield found
+
+
+def made_up(*names):
+    return {name: ModelDescription(name=name, distribution="d", version="1", digest=name, source="s", family="gan") for name in names}
+
+
+def in_file(home, *names):
+    from genbench.inventory import describe_file
+
+    return {name: describe_file(f"{home / 'zoo.py'}:{name}") for name in names}
+
+
+def cells_of(executor, models, seeds=1):
+    return night.cells_of(Sweep(models=tuple(models), tracks=("tiny",), seeds=seeds), models, executor.tracks, executor)
+
+
+def execute(executor, cells):
+    """-> records by model and seed, and what was said of crashes."""
+    found, said = {}, []
+    executor.execute(
+        cells, lambda cell, event: said.append(event["reason"]), lambda cell, r: found.update({(r.spec.model.name, r.spec.seed): r})
+    )
+    return found, said
+
+
+def tally(cell):
+    return (cell.folder / "tally").read_text().split()
+
+
+def assert_nothing_is_left(results):
+    left = [path.name for path in Path(results).rglob("*") if path.name.startswith((".", "lease"))]
+    assert left == []
+
+
+def test_every_run_happens_once_on_the_nodes_and_the_same_again_repeats_nothing(executor, home):
+    cells = cells_of(executor, made_up("a", "b"), seeds=10)
+    found, said = execute(executor, cells)
+    assert len(found) == 20
+    assert {record.status for record in found.values()} == {"done"}
+    assert said == []
+    assert [len(tally(cell)) for cell in cells] == [1] * 20
+    assert os.getpid() not in {int(pid) for cell in cells for pid in tally(cell)}
+    again, _ = execute(executor, cells)
+    assert again == found
+    assert [len(tally(cell)) for cell in cells] == [1] * 20
+    assert_nothing_is_left(home / "results")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("kills-its-worker", "its Ray worker on {host} was killed"),
+        ("fills-the-disk", "its Ray worker failed: OSError: [Errno 28] No space"),
+    ],
+)
+def test_a_run_that_always_loses_its_worker_is_an_error_after_three_times(executor, name, says, capsys):
+    cells = cells_of(executor, made_up(name, "sound"))
+    found, said = execute(executor, cells)
+    assert capsys.readouterr().out == ""  # of Ray, which would spoil --json
+    assert found["sound", 0].status == "done"
+    record = found[name, 0]
+    assert record.status == "error"
+    assert record.reason.startswith(says.format(host=socket.gethostname()))
+    assert record.reason.endswith("3 times in a row without getting on")
+    assert [len(tally(cell)) for cell in cells if cell.planned.spec.model.name == name] == [3]
+    assert len(said) == 2
+    assert next(cell.record for cell in cells if cell.planned.spec.model.name == name) == record
+
+
+def test_a_run_that_is_interrupted_on_its_node_goes_on_for_as_long_as_it_gets_on(executor):
+    """As where a scheduler takes single nodes back: the sweep goes on, and nobody pressed Ctrl-C."""
+    cells = cells_of(executor, made_up("is-interrupted-getting-on", "is-interrupted"))
+    found, said = execute(executor, cells)
+    on, stuck = found["is-interrupted-getting-on", 0], found["is-interrupted", 0]
+    assert on.status == "done"
+    assert {cell.planned.spec.model.name: len(tally(cell)) for cell in cells} == {"is-interrupted-getting-on": 5, "is-interrupted": 3}
+    assert (stuck.status, stuck.reason) == ("error", "it was interrupted on its node, 3 times in a row without getting on")
+    assert len(said) == 4 + 2
+
+
+def test_a_task_that_is_executed_twice_is_one_run(executor):
+    from genbench.sweep.ray import work
+
+    (cell,) = cells_of(executor, made_up("takes-a-while"))
+    task = ray.remote(max_retries=0)(work)
+    ticket = executor._tickets["tiny"]
+    both = ray.get([task.remote(cell.planned, ticket) for _ in range(2)])
+    assert len(tally(cell)) == 1
+    assert [answer.busy for answer in both].count(True) == 1
+    later = ray.get(task.remote(cell.planned, ticket))
+    assert later == next(answer for answer in both if not answer.busy)
+    assert len(tally(cell)) == 1
+    found, _ = execute(executor, [cell])
+    assert len(found) == 1
+
+
+def test_a_run_that_another_sweep_works_on_is_left_to_it(executor, monkeypatch):
+    from genbench import lease
+    from genbench.sweep import ray as module
+
+    monkeypatch.setattr(module, "LOOK", 0.5)
+    (cell,) = cells_of(executor, made_up("elsewhere"))
+    with lease.held(cell.folder):
+        queue = module.Queue([cell])
+        assert queue.pop() is cell
+        queue.later(cell)
+        assert queue
+        assert queue.pop() is None
+        time.sleep(0.6)
+        assert queue.pop() is cell
+        assert ray.get(ray.remote(module.work).remote(cell.planned, executor._tickets["tiny"])).busy
+    assert len(execute(executor, [cell])[0]) == 1
+
+
+def test_a_node_that_is_killed_costs_its_run_the_time_that_was_lost_and_no_more(executor, cluster, home):
+    doomed = cluster.add_node(num_cpus=1, **ports())
+    executor._nodes = executor._capacity()[2]
+    assert executor.slots == 3
+    cells = cells_of(executor, in_file(home, "Slow"), seeds=3)
+    killed = []
+
+    def kill_when_all_train():
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline and not all(trains(cell) for cell in cells):
+            time.sleep(0.1)
+        cluster.remove_node(doomed, allow_graceful=False)
+        killed.append(True)
+
+    import threading
+
+    killer = threading.Thread(target=kill_when_all_train)
+    killer.start()
+    found, said = execute(executor, cells)
+    killer.join()
+    executor._nodes = executor._capacity()[2]
+    assert killed
+    assert [(record.status, record.spent.steps) for record in found.values()] == [("done", 120)] * 3
+    assert sorted(record.spent.attempts for record in found.values()) == [1, 1, 2]
+    assert len(said) == 1
+    assert "node" in said[0] or "worker" in said[0]
+    assert {record.environment.threads for record in found.values()} == {1}
+    assert_nothing_is_left(home / "results")
+
+
+def trains(cell):
+    clocks = cell.folder.glob("attempts/*/clock")
+    return any(any(path.read_bytes()) for path in clocks)
+
+
+def test_a_node_with_another_plugin_is_named_with_the_difference(executor, cluster, home, tmp_path):
+    (tmp_path / "genbench_controls.py").write_text("old = True\n")
+    info = tmp_path / "genbench_controls-9.9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genbench-controls\nVersion: 9.9\n")
+    (info / "entry_points.txt").write_text("[genbench]\ncontrols = genbench_controls\n")
+    odd = cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": str(tmp_path)}, **ports())
+    try:
+        from genbench.sweep.ray import RayExecutor
+
+        both = RayExecutor(ray, wishes(cluster, home), scripted)
+        with pytest.raises(GenbenchError, match=r"node .*: genbench-controls .* here, 9\.9 \(.*\) there") as error:
+            both.places(executor.tracks, [])
+        assert odd.node_id[:8] in str(error.value)
+        assert str(error.value).count("node ") - str(error.value).count("on node ") < 3  # of three nodes one is named
+        assert_nothing_is_left(home / "results")
+    finally:
+        cluster.remove_node(odd, allow_graceful=False)
+
+
+def test_without_a_shared_folder_runs_come_back_through_a_storage(executor, cluster, home, tmp_path):
+    from genbench.sweep.ray import RayExecutor
+
+    storage = tmp_path / "storage"
+    gone = cluster.add_node(num_cpus=1, **ports())
+    apart = RayExecutor(ray, wishes(cluster, tmp_path, "mine", storage=storage.as_uri()), scripted)
+    apart.tracks = executor.tracks
+    cluster.remove_node(gone, allow_graceful=False)  # a node that goes away before it is asked is no reason to stop
+    cells = cells_of(apart, made_up("fails", "well"), seeds=2)
+    assert apart.slots == 2
+    found, _ = execute(apart, cells)
+    assert {key: record.status for key, record in found.items()} == {
+        ("fails", 0): "error", ("fails", 1): "error", ("well", 0): "done", ("well", 1): "done"
+    }  # fmt: skip
+    for cell in cells:
+        there = storage / cell.planned.spec.folder
+        assert {path.name for path in there.iterdir()} == {"record.json", "samples.npz", "curve.csv", "tally"}
+        assert {path.name for path in cell.folder.iterdir()} == {"record.json", "curve.csv", "tally"}  # what is heavy stays there
+        assert cell.record == found[cell.planned.spec.model.name, cell.planned.spec.seed]
+    # another driver, with nothing but the storage
+    other = RayExecutor(ray, wishes(cluster, tmp_path, "theirs", storage=storage.as_uri()), scripted)
+    other.tracks, other._tickets = executor.tracks, apart._tickets
+    other.places = lambda tracks, models: [runs.Place(Store(tmp_path / "theirs"), cells[0].place.checked, 1)]
+    known = cells_of(other, made_up("fails", "well"), seeds=2)
+    assert {row["state"] for row in night.outlook(known)} == {"done", "error"}
+    night.reopen_failed(known, other)
+    again, _ = execute(other, known)
+    assert again["well", 0].started == found["well", 0].started
+    assert again["fails", 0].started != found["fails", 0].started
+    assert_nothing_is_left(tmp_path)
+
+
+def sweep(cluster, home, *more):
+    command = [
+        sys.executable, "-m", "genbench", "sweep", "sweep.toml", "--executor", "ray", "--address", cluster.address, "--device", "cpu",
+        "--threads", "1", "--results", "others", *more,
+    ]  # fmt: skip
+    return subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_ctrl_c_saves_a_killed_driver_loses_nothing_and_the_same_command_goes_on(cluster, home):
+    (home / "sweep.toml").write_text('models = ["./zoo.py:Slow"]\ntracks = ["tiny.toml"]\n')
+    results = home / "others"
+    for number, end in enumerate((signal.SIGINT, signal.SIGKILL), 1):
+        process = sweep(cluster, home)
+        deadline = time.monotonic() + 100
+        while not any(any(path.read_bytes()) for path in results.glob(f"runs/tiny/Slow/*/attempts/{number}/clock")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(end)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == (130 if end == signal.SIGINT else -signal.SIGKILL), said
+        assert list(results.rglob("record.json")) == []
+        if end == signal.SIGINT:
+            assert list(results.glob("runs/tiny/Slow/*/state/*"))
+            assert not list(results.rglob("lease"))
+    process = sweep(cluster, home, "--json")
+    told, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    (record,) = json.loads(told)
+    assert record["spent"]["steps"] == 120
+    assert record["spent"]["attempts"] == 3
+    assert record["environment"]["device"]
+    assert_nothing_is_left(results)
+
+
+def test_no_node_that_can_take_a_run_is_said_with_what_there_is(executor, cluster, home):
+    from genbench.sweep.ray import RayExecutor
+
+    with pytest.raises(GenbenchError, match=r"no node .* has 64 CPUs for a run; nodes: .*1 CPU"):
+        RayExecutor(ray, Wishes(home / "results", "cpu", threads=64))
+    with pytest.raises(GenbenchError, match="has 1 CPUs and a GPU for a run"):
+        RayExecutor(ray, Wishes(home / "results", "cuda"))
+    with pytest.raises(GenbenchError, match="CPUs and accelerator_type:H100 for a run"):
+        RayExecutor(ray, Wishes(home / "results", "cpu", resources=("accelerator_type:H100",)))
+
+
+def test_a_cluster_that_starts_here_has_no_dashboard_and_one_that_is_not_there_is_said(monkeypatch, tmp_path):
+    asked = {}
+
+    def init(**more):
+        asked.update(more)
+        raise ConnectionError("Could not find any running Ray instance\nand more")
+
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(GenbenchError, match=r"Ray cluster of this machine can't be reached: Could not find any running Ray instance$"),
+        night.started("ray", Wishes(tmp_path)),
+    ):
+        pass
+    assert asked["include_dashboard"] is False
+    with pytest.raises(GenbenchError, match="Ray Client"), night.started("ray", Wishes(tmp_path, address="ray://x:10001")):
+        pass
+
+
+def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(GenbenchError, match=r"pip install genbench\[ray\]"), night.started("ray", Wishes(tmp_path)):
+        pass
+
+
+def test_options_of_a_cluster_are_refused_where_there_is_none(tmp_path):
+    wishes = Wishes(tmp_path, storage="s3://b")
+    with pytest.raises(GenbenchError, match="--storage is for nodes of a Ray cluster"), night.started("local", wishes):
+        pass
