@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench.datasets.encoded import MOST_BYTES, MOST_RATIO, Encoded, encoded, labels_of, open_source, reduced, with_channels
+from genbench.arrays import array_trouble, check_member
+from genbench.datasets.encoded import Encoded, encoded, labels_of, open_source, reduced, with_channels
 from genbench.errors import GenbenchError
 
 if TYPE_CHECKING:
@@ -85,13 +86,13 @@ def _read_npy(path: Path) -> NDArray[np.uint8]:
 
     start = _start(path)
     if start != _NPY:
-        raise GenbenchError(_array_trouble(path, "a pickle" if start[:1] == b"\x80" else "it does not begin like one"))
+        raise GenbenchError(array_trouble(path, "a pickle" if start[:1] == b"\x80" else "it does not begin like one"))
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except GenbenchError:
         raise
     except Exception as error:  # what numpy and zipfile raise at damage: ValueError, TokenError, BadZipFile, zlib.error, RuntimeError, …
-        raise GenbenchError(_array_trouble(path, error)) from None
+        raise GenbenchError(array_trouble(path, error)) from None
     return np.ascontiguousarray(_as_nchw(array, str(path)))
 
 
@@ -107,13 +108,13 @@ def _read_npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
                 found = ", ".join(map(repr, arrays.files)) or "nothing"
                 also = "; mu and sigma can be a --reference, not samples" if set(arrays.files) >= _MOMENTS else ""
                 raise GenbenchError(f"{path} holds {found}; the images are expected under samples, images or arr_0{also}")
-            _check_member(path, key)
+            check_member(path, key)
             images = np.ascontiguousarray(_as_nchw(arrays[key], f"{path}: {key}"))
             labels = next((arrays[name] for name in ("labels", "arr_1") if name in arrays.files), None)
     except GenbenchError:
         raise
     except Exception as error:  # what numpy and zipfile raise at damage: ValueError, TokenError, BadZipFile, zlib.error, RuntimeError, …
-        raise GenbenchError(_array_trouble(path, error)) from None
+        raise GenbenchError(array_trouble(path, error)) from None
     if labels is None:
         return images, None
     if labels.ndim == 2 and labels.shape[0] == len(images) and labels.shape[1] > 1:
@@ -138,12 +139,12 @@ def read_statistics(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64
             if not set(arrays.files) >= _MOMENTS or set(_KEYS) & set(arrays.files):
                 return None
             for key in _MOMENTS:
-                _check_member(path, key)
+                check_member(path, key)
             mean, covariance = (np.asarray(arrays[key]) for key in ("mu", "sigma"))
     except GenbenchError:
         raise
     except Exception as error:
-        raise GenbenchError(_array_trouble(path, error)) from None
+        raise GenbenchError(array_trouble(path, error)) from None
     where = f"reference statistics {path}"
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or len(mean) == 0:
         raise GenbenchError(f"{where}: mu is {mean.shape} and sigma {covariance.shape}, not (d,) and (d, d)")
@@ -159,32 +160,6 @@ def read_statistics(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64
     if np.linalg.eigvalsh(covariance)[0] < -1e-5 * size:
         raise GenbenchError(f"{where}: sigma has negative eigenvalues, hence is no covariance")
     return mean, covariance
-
-
-def _check_member(path: Path, key: str) -> None:
-    """The array's header must claim what its zip member holds, before anything is allocated for it."""
-    import numpy as np
-
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
-        if info.file_size > MOST_RATIO * max(info.compress_size, 1) or info.file_size > MOST_BYTES:
-            raise GenbenchError(f"{path}: {key} claims {info.file_size} bytes: refused as a decompression bomb")
-        with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(member)
-            count = 1
-            for extent in shape:
-                count *= extent
-            if not dtype.hasobject and member.tell() + count * dtype.itemsize != info.file_size:
-                raise GenbenchError(f"{path}: {key} claims {shape} {dtype}, which is not what the file holds")
-
-
-def _array_trouble(path: Path, error: Exception | str) -> str:
-    why = " ".join(str(error).split()) or type(error).__name__
-    if "pickle" in why or "Python objects" in why:
-        return f"{path} holds pickled objects, which can run code: refused; save a plain uint8 array"
-    return f"{path} is damaged or no array file: {why}"
 
 
 def _as_nchw(array: Any, where: str) -> NDArray[np.uint8]:

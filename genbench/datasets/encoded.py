@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
+from genbench.arrays import MOST_BYTES, MOST_RATIO
 from genbench.errors import GenbenchError
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ _MOST_PIXELS = 64 * 2**20
 _MOST_FILE_BYTES = 512 * 2**20
 _WORTH_A_THREAD = 128 * 128
 _AT_ONCE = 512
-MOST_BYTES = 256 * 2**30
-MOST_RATIO = 1100
-"""Deflate cannot do better than 1 032 to 1; what claims more lies."""
 
 
 @dataclass(frozen=True)
