@@ -1,0 +1,154 @@
+"""Small studies without a results folder, people whose ability is known, and a server in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from genbench.judge.pictures import Pictures
+from genbench.judge.study import REAL, Entrant, Shown, Study, check
+from genbench.judge.trials import owner
+
+ROWS = ("aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd")
+LABELS = ("dcgan", "vae", "noise", "gan")
+
+
+def study_of(mode="real-or-fake", models=2, *, size=8, channels=1, trials=40, pool=60, exposure=None, seeds=2) -> Study:
+    """A study of models called dcgan, vae, noise, gan on 200 real images and 300 samples a run."""
+    return check(Study(
+        mode=mode, track="digits-20s", track_hash="12345678", device_class="cpu-2", dataset="digits", dataset_digest="e" * 64,
+        size=size, channels=channels, num_real=200, num_samples=300, pool=pool, trials=trials, exposure_ms=exposure,
+        entrants=tuple(
+            Entrant(row=row, label=label, runs=tuple(Shown(seed=seed, samples=f"{at}{seed}" * 32) for seed in range(seeds)))
+            for at, (row, label) in enumerate(zip(ROWS[:models], LABELS, strict=False))
+        ),
+    ))  # fmt: skip
+
+
+def pixels(study: Study) -> dict[str, np.ndarray]:
+    """Images whose upper left pixel says whose they are: 250 real, 10, 20, … the models in their order. So a test can look."""
+    mark = {REAL: 250} | {entrant.row: 10 * (at + 1) for at, entrant in enumerate(study.entrants)}
+    found = {}
+    for at, key in enumerate(sorted(study.every_picture)):
+        image = np.random.default_rng(at).integers(0, 200, (study.channels, study.size, study.size)).astype(np.uint8)
+        image[:, 0, 0] = mark[owner(key)]
+        found[key] = image
+    return found
+
+
+def pictures_of(study: Study) -> Pictures:
+    return Pictures(study, pixels(study))
+
+
+SERVER = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import pictures_of
+from genbench.judge import serve, study
+about, results, port = study.parse(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+where = serve.bind("127.0.0.1", port)
+gate = serve.gate_for("127.0.0.1", where.getsockname()[1], "", [])
+print(where.getsockname()[1], flush=True)
+serve.serve(about, pictures_of(about), results, where, gate)
+"""
+
+
+class Server:
+    """The page of a study in a process of its own, which can be killed and started again on the same port."""
+
+    def __init__(self, study: Study, results: Path) -> None:
+        self.study = study
+        self.results = results
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        code = SERVER.format(tests=str(Path(__file__).parent))
+        command = [sys.executable, "-c", code, self.study.model_dump_json(), str(self.results), str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline())
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+
+@pytest.fixture
+def serving(tmp_path):
+    """A study -> its running server."""
+    started = []
+
+    def start(study: Study, results: Path = tmp_path / "results") -> Server:
+        started.append(Server(study, results))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+class Browser:
+    """What a browser does, without one: cookies, Origin, CSRF token."""
+
+    def __init__(self, client, url: str) -> None:
+        self.client = client
+        self.url = url
+        self.csrf = ""
+
+    def join(self, nickname: str = "") -> None:
+        page = self.client.get(self.url + "/").text
+        self.csrf = re.search(r'name="csrf" value="([0-9a-f]{32})"', page)[1]
+        form = {"csrf": self.csrf, "nickname": nickname, "consent": "yes"}
+        answer = self.client.post(self.url + "/join", data=form, headers={"Origin": self.url})
+        assert answer.status_code == 303, answer.text
+        assert answer.headers["location"] == "/judge"
+
+    def state(self) -> dict:
+        return self.client.get(self.url + "/state").json()
+
+    def post(self, path: str, body: dict, **headers: str):
+        sent = {"Origin": self.url, "X-CSRF-Token": self.csrf, "Content-Type": "application/json", **headers}
+        return self.client.post(self.url + path, content=json.dumps(body), headers=sent)
+
+    def vote(self, state: dict, answer: str, ms: int = 800):
+        return self.post("/vote", {"trial": state["next"][0]["trial"], "attempt": state["attempt"], "answer": answer, "ms": ms})
+
+    def picture(self, name: str):
+        return self.client.get(f"{self.url}/picture/{name}")
+
+
+def wait_for(condition, seconds=20.0):
+    """Until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def make():
+    """The helpers above, by name."""
+    return SimpleNamespace(
+        study=study_of, pictures=pictures_of, pixels=pixels, rows=ROWS, labels=LABELS, Browser=Browser, wait_for=wait_for,
+        slow_machine=bool(os.environ.get("CI")),
+    )  # fmt: skip
