@@ -61,6 +61,8 @@ class Track(BaseModel):
     """Test images that a model with likelihoods is asked about, at most."""
     importance_samples: int = Field(50, ge=1)
     """k of the importance-weighted bound."""
+    target: float | None = Field(None, gt=0)
+    """FID of the curve's `curve_samples` images whose first reaching is a model's time to target, in device-seconds; changes no score."""
     published: dict[str, dict[str, tuple[float, float]]] = {}
     """Model -> score -> the interval in which a reproduction of the published result must lie."""
     grace: float = Field(30.0, gt=0)
@@ -89,7 +91,7 @@ class Track(BaseModel):
     @property
     def hash(self) -> str:
         """Eight hex digits over every key that a result depends on."""
-        keys = self.model_dump(mode="json", exclude={"description", "seeds", "rank_by", "grace", "name", "published"})
+        keys = self.model_dump(mode="json", exclude={"description", "seeds", "rank_by", "grace", "name", "published", "target"})
         for later, usual in _LATER.items():
             if keys[later] == usual:
                 del keys[later]

@@ -54,7 +54,8 @@ def test_a_track_of_ones_own(tmp_path):
 
 def test_hash_follows_what_results_depend_on_and_nothing_else():
     track = Track(**VALUES)
-    beside = {"name": "other", "description": "x", "seeds": 3, "grace": 5, "rank_by": "kid", "published": {"a": {"fid": (1, 2)}}}
+    beside = {"name": "other", "description": "x", "seeds": 3, "grace": 5, "rank_by": "kid", "target": 9}
+    beside["published"] = {"a": {"fid": (1, 2)}}
     assert track.hash == Track(**{**VALUES, **beside}).hash
     changes = (
         {"budget": "6steps"}, {"precision": "bf16"}, {"flip": True}, {"num_samples": 51}, {"size": 16}, {"reference": "train"},

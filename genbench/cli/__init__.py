@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from genbench.cli import boards, plugins, running, scoring
+from genbench.cli import boards, judging, plugins, publishing, running, scoring
 from genbench.errors import GenbenchError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Benchmark suite for generative image models: GANs and VAEs under one fixed budget, scored in one way.",
 )  # fmt: skip
 leaderboard = typer.Typer(no_args_is_help=True, help="Build leaderboards from the records of runs.")
+judge = typer.Typer(no_args_is_help=True, help="Human judgement: a page that collects votes, and what they come to.")
 extractor = typer.Typer(no_args_is_help=True, help="Train the in-domain classifiers whose features FID is computed in.")
 
 app.command("list")(plugins.list_command)
@@ -24,6 +25,17 @@ app.command("sweep")(running.sweep_command)
 app.command("evaluate")(scoring.evaluate_command)
 app.add_typer(leaderboard, name="leaderboard")
 leaderboard.command("build")(boards.build_command)
+leaderboard.command("check")(publishing.leaderboard_check_command)
+app.command("verify")(publishing.verify_command)
+app.command("submit")(publishing.submit_command)
+app.command("export")(publishing.export_command)
+app.command("compare")(boards.compare_command)
+app.add_typer(judge, name="judge")
+judge.command("serve")(judging.serve_command)
+judge.command("report")(judging.report_command)
+judge.command("plan")(judging.plan_command)
+judge.command("export")(judging.export_command)
+judge.command("import")(judging.import_command)
 app.command("new")(plugins.new_command)
 app.command("check")(plugins.check_command)
 app.command("doctor")(plugins.doctor_command)

@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 
-def build(results: Path | Sequence[Path], out: Path) -> list[Path]:
-    """Results folders -> README.md, a page, CSV and JSON a track, and ``site/index.html`` under `out`. Returns the files written.
+def build(results: Path | Sequence[Path], out: Path, jobs: int = 1, remember: bool = False) -> list[Path]:
+    """Results folders -> README.md, a page, CSV, JSON and LaTeX a track, and ``site/index.html`` under `out`. Returns its files.
 
+    `jobs`: processes that make pages at a time. `remember`: leave alone what an earlier build into `out` made of the same records.
     Raises GenbenchError where there is no readable record or `out` can't be written.
     """
     from genbench.leaderboard import render
 
-    return render.build(results, Path(out))
+    return render.build(results, Path(out), jobs, remember)
 
 
 def read_rows(results: Path | Sequence[Path], track: str | None = None) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ its 95 % t interval are taken over the finished ones.
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections import Counter, defaultdict
@@ -16,11 +17,17 @@ from pathlib import Path
 
 from genbench.budget import Budget
 from genbench.errors import GenbenchError
+from genbench.judgements import is_judgement
+from genbench.leaderboard import uncertainty
+from genbench.leaderboard.across import over_tracks
 from genbench.leaderboard.columns import Better, Column, column, group_thousands, sort_key
-from genbench.leaderboard.table import FULL_SEEDS, Cell, Damaged, Results, Row, Run, Table, column_key, device_class, identity, measures
+from genbench.leaderboard.labels import labels_of
+from genbench.leaderboard.people import with_people
+from genbench.leaderboard.statistics import median_with_failures, t_interval
+from genbench.leaderboard.table import FULL_SEEDS, Cell, Damaged, Results, Row, Run, Table, column_key, device_class, measures
 from genbench.leaderboard.text import clean
 from genbench.records import ModelRef, Score, Store, read_record
-from genbench.track import Track
+from genbench.track import Track, shipped_tracks
 
 _HOW = "genbench run MODEL --track TRACK"
 
@@ -46,13 +53,14 @@ def read(results: Path | Sequence[Path]) -> Results:
         raise GenbenchError(f"no record in {', '.join(map(str, roots))}; run something first: {_HOW}")
     if not runs:
         raise GenbenchError(f"no readable record in {', '.join(map(str, roots))}: {damaged[0].reason}")
-    return tabulate(runs, damaged)
+    return with_people(tabulate(runs, damaged), roots)
 
 
 def _record_paths(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
-    return Store(root).paths() or sorted(path for path in root.glob("**/*.json") if path.name != "checkpoint.json")
+    loose = (path for path in root.glob("**/*.json") if path.name != "checkpoint.json" and not is_judgement(path.name))
+    return Store(root).paths() or sorted(loose)
 
 
 def tabulate(runs: Iterable[Run], damaged: Iterable[Damaged] = ()) -> Results:
@@ -62,7 +70,7 @@ def tabulate(runs: Iterable[Run], damaged: Iterable[Damaged] = ()) -> Results:
     unique: dict[tuple[str, str, str, str, int], Run] = {}
     for run in ordered:
         spec = run.record.spec
-        unique.setdefault((spec.track.name, spec.track_hash, device_class(run.record), identity(spec.model), spec.seed), run)
+        unique.setdefault((spec.track.name, spec.track_hash, device_class(run.record), run.row, spec.seed), run)
     groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     for (name, track_hash, device, _, _), run in unique.items():
         groups[name, track_hash, device].append(run)
@@ -71,7 +79,8 @@ def tabulate(runs: Iterable[Run], damaged: Iterable[Damaged] = ()) -> Results:
     by_track: dict[str, tuple[Table, ...]] = {}
     for table in tables:
         by_track[table.track.name] = (*by_track.get(table.track.name, ()), table)
-    return Results(tuple(tables), tuple(sorted(set(damaged), key=lambda d: (d.path, d.reason))), by_track)
+    listed = tuple(sorted(set(damaged), key=lambda d: (d.path, d.reason)))
+    return Results(tuple(tables), listed, by_track, over_tracks(by_track))
 
 
 def _place(table: Table) -> tuple[str, float, str, int, str, str]:
@@ -81,13 +90,12 @@ def _place(table: Table) -> tuple[str, float, str, int, str, str]:
 
 
 def _table(track_hash: str, device: str, runs: Sequence[Run]) -> Table:
-    # seeds, rank_by and the description are not hashed: the latest record's count
-    track = max(runs, key=lambda run: (run.record.started, run.record.spec.hash, run.seed)).record.spec.track
+    track = _track(track_hash, runs)
     members: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        members[identity(run.record.spec.model)].append(run)
+        members[run.row].append(run)
     models = {key: group[0].record.spec.model for key, group in members.items()}
-    labels = _labels(models)
+    labels = labels_of(models)
     scores = {id(run): measures(run.record) for run in runs}
     betters: dict[str, set[Better]] = defaultdict(set)
     for run in runs:
@@ -98,7 +106,8 @@ def _table(track_hash: str, device: str, runs: Sequence[Run]) -> Table:
     ranked = [row for row in rows if not row.control]
     models_first = sorted(runs, key=lambda run: run.record.spec.model.family == "control")
     columns = _columns(track, direction, ranked, [score for run in models_first for score in scores[id(run)].values()])
-    ranked = _rank(_mark_best(ranked, columns), track.rank_by, columns)
+    by = next((col for col in columns if col.key == track.rank_by), None)
+    ranked = uncertainty.qualify(_rank(_mark_best(ranked, columns), track.rank_by, by), by)
     controls = sorted((row for row in rows if row.control), key=lambda row: _order(row, track.rank_by, direction))
     records = [run.record for run in runs]
     accuracies = sorted({r.extractor_accuracy for r in records if r.extractor_accuracy is not None})
@@ -113,22 +122,16 @@ def _table(track_hash: str, device: str, runs: Sequence[Run]) -> Table:
     )  # fmt: skip
 
 
-def t_interval(values: Sequence[float]) -> float | None:
-    """(n,) -> half-width of the 95 % interval of the mean by Student's t; None below two values."""
-    from scipy.special import stdtrit
-
-    if len(values) < 2:
-        return None
-    return float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+def _track(track_hash: str, runs: Sequence[Run]) -> Track:
+    """Seeds, rank_by, target and the description are not hashed: the latest record's count, and a target declared after it."""
+    track = max(runs, key=lambda run: (run.record.started, run.record.spec.hash, run.seed)).record.spec.track
+    target = track.target if track.target is not None else _shipped_targets().get((track.name, track_hash))
+    return track.model_copy(update={"target": target})
 
 
-def median_with_failures(values: Iterable[float | None], better: Better) -> float | None:
-    """Values with None for a failure -> their median with failures as the worst value; None where that is infinite or there is nothing."""
-    worst = {"lower": math.inf, "higher": -math.inf, "neither": None}[better]
-    filled = [worst if value is None else value for value in values]
-    present = [value for value in filled if value is not None]
-    middle = statistics.median(present) if present else math.inf
-    return middle if math.isfinite(middle) else None
+@functools.cache
+def _shipped_targets() -> dict[tuple[str, str], float | None]:
+    return {(track.name, track.hash): track.target for track in shipped_tracks()}
 
 
 def _row(
@@ -150,24 +153,6 @@ def _row(
             note="; ".join(sorted({clean(score.note) for score in present if score.note})),
         )  # fmt: skip
     return Row(model, label, planned, tuple(run.seed for run in by_seed if run.seed >= track.seeds), track.seeds, cells)
-
-
-def _labels(models: Mapping[str, ModelRef]) -> dict[str, str]:
-    """Identity -> name, with what tells it from its namesakes: the hparams that differ, then version, then digest."""
-    labels = {}
-    for key, model in models.items():
-        twins = [other for other in models.values() if other.name == model.name]
-        told = [clean(model.name, 60) or "_"]
-        if len(twins) > 1:
-            names = {name for other in twins for name in other.changed}
-            differing = sorted(n for n in names if len({repr(other.changed.get(n, other.hparams.get(n))) for other in twins}) > 1)
-            told += [clean(f"{name}={model.changed.get(name, model.hparams.get(name))}", 40) for name in differing]
-            same = [other for other in twins if other.changed == model.changed]
-            told += [f"v{clean(model.version, 20)}"] if len({other.version for other in same}) > 1 else []
-            told += [model.digest[:8]] if len({other.version for other in same}) < len(same) else []
-            told += [f"#{key}"] if len({(other.version, other.digest) for other in same}) < len(same) else []
-        labels[key] = " ".join(told)
-    return labels
 
 
 def _columns(track: Track, direction: Mapping[str, Better], rows: Sequence[Row], scores: Sequence[Score]) -> tuple[Column, ...]:
@@ -213,15 +198,17 @@ def _order(row: Row, key: str, direction: Mapping[str, Better]) -> tuple[float, 
     return (-cell.median if direction.get(key) == "higher" else cell.median, row.label, row.id)
 
 
-def _rank(rows: Sequence[Row], key: str, columns: Sequence[Column]) -> list[Row]:
+def _rank(rows: Sequence[Row], key: str, by: Column | None) -> list[Row]:
     """Order rows and number those with a finite median; equal medians share a rank. Several protocols: no ranks."""
-    by = next((col for col in columns if col.key == key), None)
     direction: dict[str, Better] = {key: by.better} if by else {}
     ordered = sorted(rows, key=lambda row: _order(row, key, direction))
     if by is None or by.mixed or by.better == "neither":
         return ordered
-    keys = [_order(row, key, direction)[0] for row in ordered]
-    return [replace(row, rank=keys.index(value) + 1 if math.isfinite(value) else None) for row, value in zip(ordered, keys, strict=True)]
+    costs = [_order(row, key, direction)[0] for row in ordered]
+    first: dict[float, int] = {}
+    for place, cost in enumerate(costs, 1):
+        first.setdefault(cost, place)
+    return [replace(row, rank=first[cost] if math.isfinite(cost) else None) for row, cost in zip(ordered, costs, strict=True)]
 
 
 def _floor(columns: Sequence[Column], runs: Sequence[Run], scores: Mapping[int, dict[str, Score]]) -> dict[str, float]:
@@ -258,6 +245,8 @@ def _notes(track: Track, columns: Sequence[Column], rows: Sequence[Row], runs: S
     notes += _reproductions(track, rows)
     if any(row.preliminary for row in rows):
         notes.append(f"Ranks in parentheses are preliminary: fewer than {FULL_SEEDS} seeds.")
+    if told := uncertainty.explanation(rows, next((col for col in columns if col.key == track.rank_by), None)):
+        notes.append(told)
     if Budget.parse(track.budget).kind != "seconds":
         return notes
     versions = sorted({clean(run.record.environment.genbench, 40) for run in runs if run.record.environment})
@@ -270,7 +259,7 @@ def _notes(track: Track, columns: Sequence[Column], rows: Sequence[Row], runs: S
     if rates:
         usual = statistics.median(rates.values())
         off = sorted(
-            f"{labels[identity(run.record.spec.model)]} seed {run.seed} ({rates[id(run)] / usual - 1:+.0%})"
+            f"{labels[run.row]} seed {run.seed} ({rates[id(run)] / usual - 1:+.0%})"
             for run in runs
             if id(run) in rates and usual > 0 and abs(rates[id(run)] / usual - 1) > 0.15
         )

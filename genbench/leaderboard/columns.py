@@ -9,9 +9,11 @@ from typing import Literal
 from genbench.leaderboard.text import clean
 
 Better = Literal["lower", "higher", "neither"]
-Group = Literal["quality", "speed", "conditional", "memorisation", "likelihood", "statistics", "ledger", "other"]
+Group = Literal["quality", "speed", "people", "conditional", "memorisation", "likelihood", "statistics", "ledger", "other"]
 Form = Literal["score", "ratio", "rate", "count", "bytes", "seconds"]
 ARROWS: dict[Better, str] = {"lower": "↓", "higher": "↑", "neither": ""}
+VITAL = ("fid", "kid", "precision", "recall", "statistical_fidelity", "train_throughput", "sample_throughput", "parameters")
+"""Keys of the measures that stand where there is room for few."""
 _NARROW = "\u202f"  # thin no-break space between thousands
 
 
@@ -26,6 +28,7 @@ class Section:
 
 
 SECTIONS = (
+    Section("people", "Judged by people", "From votes of people who looked at samples, not knowing whose they are (genbench judge)."),
     Section(
         "conditional", "Images on request", "Models that were asked for images of a given class, equally many of each.", "holdout, equal N"
     ),

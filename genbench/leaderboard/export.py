@@ -5,28 +5,37 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench.leaderboard import words
+from genbench.leaderboard.across import Across, time_to_target
+from genbench.leaderboard.fronts import fronts
 from genbench.leaderboard.table import Row, Table
 from genbench.leaderboard.text import csv_cell
+from genbench.records import RunRecord
 
 SCHEMA = 1
 
 
 def rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Tables -> one JSON-ready object a row: identity, rank, seeds, status and every measure with its values by seed."""
-    return [_row(table, row) for table in tables for row in table.all_rows]
+    found = []
+    for table in tables:
+        extractors = {col.key: col.extractor for col in table.columns}
+        found += [_row(table, row, extractors) for row in table.all_rows]
+    return found
 
 
-def _row(table: Table, row: Row) -> dict[str, Any]:
-    extractors = {col.key: col.extractor for col in table.columns}
+def _row(table: Table, row: Row, extractors: Mapping[str, str]) -> dict[str, Any]:
+    times, time = time_to_target(row, table.track.target)
     return {
         "track": table.track.name,
         "track_hash": table.track_hash,
         "device_class": table.device_class,
         "rank": row.rank,
+        "rank_interval_95": row.rank_interval,
+        "group": row.group,
         "preliminary": row.preliminary,
         "label": row.label,
         "model": row.model.name,
@@ -45,6 +54,7 @@ def _row(table: Table, row: Row) -> dict[str, Any]:
         "paper": row.model.paper,
         "changed": row.model.changed,
         "reproduce": words.recipe(row, table.track),
+        "seconds_to_target": {"target": table.track.target, "median": time, "by_seed": {str(seed): value for seed, value in times.items()}},
         "runs": [
             {
                 "seed": run.seed,
@@ -98,6 +108,7 @@ def to_json(tables: Sequence[Table]) -> bytes:
                     for col in table.columns
                 ],
                 "floor": table.floor,
+                "fronts": fronts(table),
                 "rows": rows([table]),
             }
             for table in tables
@@ -106,11 +117,48 @@ def to_json(tables: Sequence[Table]) -> bytes:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
+def across_to_json(found: Sequence[Across]) -> bytes:
+    """What the tables say together -> strict JSON."""
+    content = {"schema_version": SCHEMA, "across": [_across(across) for across in found]}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _across(across: Across) -> dict[str, Any]:
+    test = across.friedman
+    return {
+        "device_class": across.device_class,
+        "tracks": [{"name": name, "target": target} for name, target in zip(across.tracks, across.targets, strict=True)],
+        "entrants": [
+            {
+                "label": entrant.label,
+                "mean_rank": entrant.mean_rank,
+                "ranks": list(entrant.ranks),
+                "medians": list(entrant.scores),
+                "seconds_to_target": list(entrant.times),
+            }
+            for entrant in across.entrants
+        ],
+        "friedman": test and {"chi2": test.chi2, "p": test.p, "critical_difference": test.critical_difference},
+        "not_distinguishable": [[entrant.label for entrant in across.entrants[first : last + 1]] for first, last in across.alike],
+        "refused": across.refused,
+        "notes": list(across.notes),
+    }
+
+
+def record_schema() -> bytes:
+    """The JSON Schema of a record, for those who write or read them without genbench."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunRecord.model_json_schema()}
+    return json.dumps(schema, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
 _FIXED = (
     "track",
     "track_hash",
     "device_class",
     "rank",
+    "rank_low",
+    "rank_high",
+    "group",
     "preliminary",
     "label",
     "model",
@@ -137,7 +185,9 @@ def to_csv(tables: Sequence[Table]) -> bytes:
     writer.writerow([csv_cell(name) for name in head])
     for row in rows(tables):
         cells = [row["scores"].get(key, {}) for key in keys]
+        low, high = row["rank_interval_95"] or (None, None)
+        fixed = {**row, "rank_low": low, "rank_high": high}
         values = [cell.get(part) for cell in cells for part in ("mean", "half_width_95", "median")]
         hparams = ", ".join(f"{key}={value}" for key, value in sorted(row["changed"].items()))
-        writer.writerow([csv_cell(value) for value in (*(row[name] for name in _FIXED), hparams, *values, row["reproduce"])])
+        writer.writerow([csv_cell(value) for value in (*(fixed[name] for name in _FIXED), hparams, *values, row["reproduce"])])
     return buffer.getvalue().encode()

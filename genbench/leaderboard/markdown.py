@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from genbench.leaderboard import words
+from genbench.leaderboard.across import Across
 from genbench.leaderboard.columns import ARROWS, Column, write
 from genbench.leaderboard.table import Results, Row, Table
-from genbench.leaderboard.text import code_block, is_shipped, markdown, stem
+from genbench.leaderboard.text import clean, code_block, is_shipped, markdown, stem
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -23,21 +24,24 @@ def ranking(
     footnotes: list[str] = []
     ranked = table.rank_column
     median = ranked if notes and words.shows_median(table) else None
-    head = ["#", "model", "family", "seeds", *([f"median {markdown(median.title)} {ARROWS[median.better]}"] if median else [])]
+    groups = notes and words.shows_groups(table)
+    head = ["#", "model", "family", "seeds", *(["group"] if groups else [])]
+    head += [f"median {markdown(median.title)} {ARROWS[median.better]}"] if median else []
     head += [markdown(col.heading) for col in columns]
     lines = []
     for row in table.all_rows if rows is None else rows:
         name = f"*{markdown(row.label)}*" if row.control else markdown(row.label)
-        line = [words.rank(row), name, markdown(row.kind), row.seeds]
+        line = [words.standing(row) if notes else words.rank(row), name, markdown(row.kind), row.seeds]
         if row.done < len(row.runs):
             line[1] += f" ({row.status})"
+        line += [clean(row.group, 40)] if groups else []
         if median:
             cell = row.cells.get(median.key)
             line.append("–" if cell is None or cell.median is None else write(cell.median, median.form)[0])
         lines.append(line + [_cell(table, row, col, footnotes) for col in columns])
     if any(col.key in table.floor for col in columns):
         values = [write(table.floor[col.key], col.form)[0] if col.key in table.floor else "" for col in columns]
-        lines.append(["", f"*real data ({floor})*", "floor", "", *([""] if median else []), *values])
+        lines.append(["", f"*real data ({floor})*", "floor", *[""] * (1 + groups + (median is not None)), *values])
     told = [grid(head, lines, left=3)]
     if notes:
         told += [f"<sup>{words.sign(position)}</sup> {markdown(text, 400)}" for position, text in enumerate(footnotes)]
@@ -94,8 +98,8 @@ def track_page(tables: Sequence[Table], figures: Mapping[str, str], grids: Mappi
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def index(results: Results) -> str:
-    """All tables -> README.md: a short table for each track."""
+def index(results: Results, figures: Mapping[str, str] | None = None) -> str:
+    """All tables -> README.md: a short table for each track, then what they say together. `figures`: paths by those inside the site."""
     parts = [
         "# Leaderboards",
         "Every model trains under one fixed budget and is scored in one way. Generated from the records by `genbench leaderboard build`.",
@@ -106,8 +110,10 @@ def index(results: Results) -> str:
         for table in tables:
             if len(tables) > 1:
                 parts.append(f"Track {table.track_hash} on {markdown(table.device_class)}:")
-            vital = [col for col in table.columns if col.key in _VITAL or col == table.rank_column]
-            parts.append(ranking(table, vital))
+            parts.append(ranking(table, table.vital_columns))
+    for position, across in enumerate(results.across):
+        parts += [f"## Over tracks, on {markdown(across.device_class)}", over_tracks(across)]
+        parts += [f"![{alt}]({path})" for kind, alt in _ACROSS if (path := (figures or {}).get(f"img/across-{position}-{kind}-light.svg"))]
     if results.damaged:
         parts += [
             "## Records that could not be read",
@@ -116,8 +122,27 @@ def index(results: Results) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-_PLOTS = (("curves", "score of every model against the training budget"), ("pareto", "FID against training throughput, with the front"))
-_VITAL = ("fid", "kid", "precision", "recall", "statistical_fidelity", "train_throughput", "sample_throughput", "parameters")
+def over_tracks(across: Across) -> str:
+    """Mean ranks, ranks and times to target by track, and what the tests say, as Markdown."""
+    targets = [f" (s to {target:g})" if target else "" for target in across.targets]
+    head = ["model", "mean rank", *(f"{markdown(name)}{target}" for name, target in zip(across.tracks, targets, strict=True))]
+    lines = []
+    for entrant in across.entrants:
+        places = [words.rank_and_time(across, entrant, at) for at in range(len(across.tracks))]
+        lines.append([markdown(entrant.label), f"{entrant.mean_rank:.2f}", *places])
+    return "\n\n".join([grid(head, lines), *(markdown(text, 600) for text in words.over_tracks(across))])
+
+
+_PLOTS = (
+    ("curves", "score of every model against the training budget"),
+    ("pareto", "FID against training throughput, with the front"),
+    ("pareto-sampling", "FID against sampling throughput, with the front"),
+    ("pareto-memory", "FID against peak memory of training, with the front"),
+)
+_ACROSS = (
+    ("critical-difference", "mean ranks over tracks, with bars over models that are not distinguishable"),
+    ("profile", "share of tracks whose target a model reaches within a multiple of the fastest's time"),
+)
 
 
 def _alt(text: str) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from genbench.leaderboard.columns import SECTIONS, Better, Column, Section
+from genbench.leaderboard.columns import SECTIONS, VITAL, Better, Column, Section
 from genbench.leaderboard.text import clean
 from genbench.records import ModelRef, RunRecord, Score
 from genbench.track import Track, short_hash
+from genbench.verification import Standing, standing
+
+if TYPE_CHECKING:
+    from genbench.leaderboard.across import Across
 
 FULL_SEEDS = 5
 """Training seeds of a ranked row; fewer are preliminary."""
@@ -36,6 +42,16 @@ class Run:
     def seed(self) -> int:
         """Training seed."""
         return self.record.spec.seed
+
+    @functools.cached_property
+    def standing(self) -> Standing:
+        """How far the records of verification beside it say that it was verified."""
+        return standing(self.path.parent) if self.path.name == "record.json" else Standing()
+
+    @functools.cached_property
+    def row(self) -> str:
+        """Identity of the row it belongs to."""
+        return identity(self.record.spec.model)
 
 
 @dataclass(frozen=True)
@@ -77,8 +93,10 @@ class Row:
     rank: int | None = None
     rank_interval: tuple[int, int] | None = None
     """95 % interval of its rank; None below two finished seeds."""
+    groups: tuple[int, ...] = ()
+    """Numbers of the groups it belongs to: rows that share one are not distinguishable in what the track ranks by."""
     group: str = ""
-    """Letters of the groups it belongs to: rows that share one are not distinguishable in what the track ranks by."""
+    """`groups` as letters: ``ab``, ``c–h``."""
 
     @property
     def id(self) -> str:
@@ -115,6 +133,14 @@ class Row:
     def seeds(self) -> str:
         """``4/5``: finished of planned."""
         return f"{self.done}/{self.planned}"
+
+    @property
+    def tier(self) -> str:
+        """``T0`` reported, ``T1`` recomputed, ``T2`` regenerated, ``T3`` retrained: the lowest of its finished runs; ``T1 (self)`` where
+        nobody but whoever made one of them says so."""
+        found = [run.standing for run in self.runs if run.done]
+        lowest = min((one.tier for one in found), default=0)
+        return f"T{lowest} (self)" if lowest and any(one.own for one in found) else f"T{lowest}"
 
     @property
     def preliminary(self) -> bool:
@@ -194,6 +220,11 @@ class Table:
         return apart + [col for col in self.columns if col.main]
 
     @property
+    def vital_columns(self) -> list[Column]:
+        """Those that stand where there is room for few."""
+        return [col for col in self.columns if col.key in VITAL or col == self.rank_column]
+
+    @property
     def rank_column(self) -> Column | None:
         """The column the track ranks by."""
         return next((col for col in self.columns if col.key == self.track.rank_by), None)
@@ -206,6 +237,8 @@ class Results:
     tables: tuple[Table, ...]
     damaged: tuple[Damaged, ...] = ()
     by_track: dict[str, tuple[Table, ...]] = field(default_factory=dict)
+    across: tuple[Across, ...] = ()
+    """Mean ranks and times to target over tracks, one for each device class on which two models stand together in two tracks."""
 
 
 def identity(model: ModelRef) -> str:

@@ -13,16 +13,18 @@ from genbench.track import Track, shipped_tracks, short_hash
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#!&~$^])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_RESERVED = {"readme", "index", "site", "con", "nul", "aux", "prn"}
+_RESERVED = {"readme", "index", "site", "across", "records.schema", "con", "nul", "aux", "prn"}
 
 
 def clean(text: str, limit: int = 200) -> str:
     """Any text -> one line without control or text-direction characters, cut to `limit` characters."""
-    shown = "".join(
-        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text if unicodedata.category(c) not in ("Cf", "Cs", "Co")
-    )
-    shown = " ".join(shown.split())
+    shown = " ".join((text if text.isprintable() else "".join(map(_harmless, text))).split())
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _harmless(character: str) -> str:
+    category = unicodedata.category(character)
+    return " " if category in ("Cc", "Zl", "Zp") else "" if category in ("Cf", "Cs", "Co") else character
 
 
 def markdown(text: str, limit: int = 200) -> str:

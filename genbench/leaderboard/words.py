@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from genbench.leaderboard.across import Across, Entrant
 from genbench.leaderboard.columns import Column, group_thousands, write
 from genbench.leaderboard.table import Cell, Row, Run, Table, device_class
 from genbench.leaderboard.text import clean, command
 from genbench.track import Track
 
-_REFERENCES = {"test": "held-out test images", "train": "training images", "holdout": "images carved from train for tuning"}
+if TYPE_CHECKING:
+    from genbench.leaderboard.compare import Comparison, Pair
+
+REFERENCES = {"test": "held-out test images", "train": "training images", "holdout": "images carved from train for tuning"}
 
 
 def facts(tables: Sequence[Table]) -> list[tuple[str, str]]:
     """The tables of a track -> what the track fixes, as (word, value)."""
     track = tables[0].track
-    split = _REFERENCES[track.reference]
+    split = REFERENCES[track.reference]
     accuracy = next((table.accuracy for table in tables if table.accuracy is not None), None)
     known = f", {_percent(accuracy)} accurate on the test set" if accuracy is not None else ""
     planned = f"{track.seeds} seed{'s' if track.seeds > 1 else ''}"
@@ -47,7 +51,7 @@ def key_facts(tables: Sequence[Table]) -> list[str]:
     return [
         f"{clean(track.dataset, 60)}, {track.size} × {track.size} pixels",
         f"{track.budget} of training, {track.precision}",
-        f"{group_thousands(track.num_samples)} samples against {_REFERENCES[track.reference]}",
+        f"{group_thousands(track.num_samples)} samples against {REFERENCES[track.reference]}",
         f"features of {clean(track.extractor, 40)}{known}",
         ", ".join(dict.fromkeys(table.device_class for table in tables)),
     ]
@@ -100,6 +104,24 @@ def rank(row: Row) -> str:
     if row.rank is None:
         return "–"
     return f"({row.rank})" if row.preliminary else str(row.rank)
+
+
+def rank_interval(row: Row) -> str:
+    """``1–3``: the 95 % interval of its rank; ``2`` where that is one rank, nothing where there is none."""
+    if row.rank_interval is None:
+        return ""
+    low, high = row.rank_interval
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def standing(row: Row) -> str:
+    """``2 [1–3]``: its rank and the interval of it."""
+    return f"{rank(row)} [{interval}]" if (interval := rank_interval(row)) else rank(row)
+
+
+def shows_groups(table: Table) -> bool:
+    """Whether rows have letters of their groups."""
+    return any(row.group for row in table.rows)
 
 
 def shows_median(table: Table) -> bool:
@@ -178,3 +200,67 @@ def legend(tables: Sequence[Table]) -> list[tuple[str, str]]:
         for col in table.columns:
             found.setdefault(col.name, col.help)
     return list(found.items())
+
+
+def rank_and_time(across: Across, entrant: Entrant, at: int) -> str:
+    """An entrant's rank in a track and, where that has a target, the seconds it took to it: ``2 (95 s)``, ``4 (never)``."""
+    rank, time = entrant.ranks[at], entrant.times[at]
+    if across.targets[at] is None:
+        return f"{rank:g}"
+    return f"{rank:g} ({'never' if time is None else f'{time:.0f} s'})"
+
+
+def over_tracks(across: Across) -> list[str]:
+    """What the tables of a device class say together, as sentences."""
+    told = [across.refused] if across.refused else []
+    if (test := across.friedman) is not None:
+        count = f"{len(across.entrants)} models over {len(across.tracks)} tracks"
+        told.append(
+            f"Friedman's test, {count}: chi² = {test.chi2:.2f}, p {_equals(test.p)}. Mean ranks less than {test.critical_difference:.2f} "
+            f"apart are not distinguishable (Nemenyi, 5 %)"
+            + ("; with this p no difference between them is shown." if test.p >= 0.05 else ".")
+        )
+    if any(target is not None for target in across.targets):
+        told.append("In parentheses: median device-seconds of training until the curve's FID first reached the track's target.")
+    return told + list(across.notes)
+
+
+def verdict(pair: Pair) -> str:
+    """What may be said of two rows, in two or three words."""
+    if pair.difference is None:
+        return "nothing can be said"
+    return "distinguishable" if pair.difference.p < 0.05 else "not distinguishable"
+
+
+def estimate(pair: Pair) -> tuple[str, str]:
+    """A pair -> its ratio or difference, and the 95 % interval: ``0.60``, ``0.47 to 0.77``; dashes where there is none."""
+    if pair.estimate is None:
+        return "–", "–"
+    value, low, high = (_short_number(number) for number in pair.estimate)
+    return value, f"{low} to {high}"
+
+
+def _short_number(value: float) -> str:
+    return f"{value:.3g}" if 1e-4 <= abs(value) < 1e4 or value == 0 else f"{value:.1e}"
+
+
+def sentence(comparison: Comparison, pair: Pair) -> str:
+    """Two rows -> ``FID of a is 0.60 times that of b (95 % interval 0.47 to 0.77), p = 0.003: distinguishable.``"""
+    title = comparison.column.title
+    if pair.difference is None:
+        return f"{title} of {pair.a} and {pair.b}: {' and '.join(map(str, pair.seeds))} finished seeds, nothing can be said."
+    value, interval = estimate(pair)
+    relation = f"is {value} times that of {pair.b}" if pair.scale == "log" else f"less that of {pair.b} is {value}"
+    told = f"{title} of {pair.a} {relation} (95 % interval {interval}), p {_equals(pair.difference.p)}"
+    told += f", Hedges' g = {pair.difference.g:.2f}" if pair.difference.g is not None else ""
+    return f"{told}: {verdict(pair)} at 5 %."
+
+
+def _equals(p: float) -> str:
+    shown = p_value(p)
+    return shown if shown.startswith("<") else f"= {shown}"
+
+
+def p_value(p: float) -> str:
+    """0.0123 -> ``0.012``; below 0.001 ``< 0.001``."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"

@@ -205,7 +205,7 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make():
     """The helpers above, by name."""
     return SimpleNamespace(

@@ -7,7 +7,8 @@ import pytest
 import scipy.stats
 
 from genbench.errors import GenbenchError
-from genbench.leaderboard.aggregate import median_with_failures, read, t_interval
+from genbench.leaderboard.aggregate import read
+from genbench.leaderboard.statistics import median_with_failures, t_interval
 
 
 def only(results):

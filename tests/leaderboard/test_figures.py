@@ -5,7 +5,11 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from genbench.leaderboard.aggregate import read
-from genbench.leaderboard.figures import THEMES, curve, draw_curves, draw_pareto, front, levels, speed_and_quality
+from genbench.leaderboard.curves import curve
+from genbench.leaderboard.drawing import THEMES
+from genbench.leaderboard.figures import draw_curves, draw_pareto, levels
+from genbench.leaderboard.fronts import front, quality_and_cost
+from genbench.leaderboard.statistics import pareto_front
 from genbench.records import CurvePoint
 
 
@@ -39,8 +43,15 @@ def test_curve_runs_over_what_the_budget_counts(tmp_path, make):
 
 def test_front_keeps_what_nothing_beats_in_both():
     points = {"slow": (10.0, 5.0), "fast": (100.0, 50.0), "beaten": (50.0, 60.0), "same": (10.0, 6.0), "middle": (50.0, 20.0)}
-    assert front(points) == ["slow", "middle", "fast"]
-    assert front({"a": (1.0, 1.0), "b": (1.0, 1.0)}) == ["a", "b"]
+    assert pareto_front(points) == ["slow", "middle", "fast"]
+    assert pareto_front({"a": (1.0, 1.0), "b": (1.0, 1.0)}) == ["a", "b"]
+
+
+def test_speed_is_better_high_and_memory_low(tmp_path, make):
+    table = table_of(tmp_path, make, make.record("slow", 0, 5.0, speed=100.0), make.record("fast", 0, 9.0, speed=900.0))
+    assert front(table) == ["slow", "fast"]
+    beaten = table_of(tmp_path / "b", make, make.record("slow", 0, 9.0, speed=100.0), make.record("fast", 0, 5.0, speed=900.0))
+    assert front(beaten) == ["fast"]
 
 
 def test_pareto_takes_models_with_both_values(tmp_path, make):
@@ -51,7 +62,7 @@ def test_pareto_takes_models_with_both_values(tmp_path, make):
         make.record("noise", 0, 9.0, family="control"),
         *failed,
     ]
-    assert speed_and_quality(table_of(tmp_path, make, *records)) == {"a": (500.0, 10.0)}
+    assert quality_and_cost(table_of(tmp_path, make, *records)) == {"a": (500.0, 10.0)}
 
 
 def test_levels_prefer_the_controls_own_curve(tmp_path, make):
