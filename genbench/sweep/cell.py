@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from genbench import lease
+from genbench.errors import GenbenchError
 from genbench.inventory import ModelDescription
 from genbench.records import RunRecord
 from genbench.run import Event, Place, Planned
@@ -57,6 +59,7 @@ class Wishes:
     """That train one run together."""
 
 
+_NO_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 Run = Callable[[Planned, Place, Supervisor, Callable[[Event], None]], RunRecord | None]
 """`genbench.run.run`, or what stands in for it in a simulation."""
 OnEvent = Callable[[Cell, Event], None]
@@ -86,7 +89,15 @@ class Executor(Protocol):
 def attempt(cell: Cell, supervisor: Supervisor, on_event: Callable[[Event], None], run: Run) -> RunRecord | None:
     """The record of a cell, from earlier or of the run that happens now under its lease; None where that was interrupted.
 
-    Raises BusyError where another process works on it.
+    Raises BusyError where another process works on it, GenbenchError where the results folder can't be written.
     """
-    with lease.held(cell.folder):
-        return cell.record or run(cell.planned, cell.place, supervisor, on_event)
+    try:
+        with lease.held(cell.folder):
+            return cell.record or run(cell.planned, cell.place, supervisor, on_event)
+    except OSError as error:
+        if error.errno not in _NO_WRITING:
+            raise
+        # nothing is lost, and the run is still to come
+        raise GenbenchError(
+            f"results folder {cell.place.store.root} can't be written: {error.strerror or error}; the same command goes on once it can"
+        ) from error

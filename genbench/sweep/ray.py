@@ -7,54 +7,38 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from genbench import lease, machine
+from genbench import lease
 from genbench import run as runs
 from genbench.errors import GenbenchError
 from genbench.inventory import ModelDescription
-from genbench.jobs import Checked
 from genbench.lease import BusyError
 from genbench.modelfile import is_file, split_file
 from genbench.records import RunRecord, Status, Store, write_once
-from genbench.run import Event, Place, Planned
-from genbench.supervisor import Supervisor
-from genbench.sweep.cell import LOOK, Cell, OnEvent, OnRecord, Run, Wishes, attempt
-from genbench.sweep.preflight import Found, Ticket, agree, at_home, examine, facts
+from genbench.run import Place
+from genbench.sweep.cell import Cell, OnEvent, OnRecord, Run, Wishes
+from genbench.sweep.node import Answer, examine_apart, work
+from genbench.sweep.preflight import Found, Ticket, agree, facts
 from genbench.sweep.storage import Storage
+from genbench.sweep.waiting import Losses, Queue
 from genbench.track import Track
 
+_log = logging.getLogger(__name__)
 AHEAD = 1000
 """Tasks that Ray is given at a time: an autoscaler sees what is wanted, and Ctrl-C has no hundred thousand to take back."""
 TICK = 0.5
 """Seconds between two looks at what has ended."""
 PATIENCE = 1800.0
 """Seconds that the nodes may take to say what they have; data sets are prepared meanwhile."""
-CRASHES = runs.CRASHES
-"""Workers lost in a row, without a new state saved between them, after which a run is given up."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a task says of its run: the record, or why there is none."""
-
-    record: str = ""
-    """As JSON."""
-    busy: bool = False
-    """Another process works on it."""
-    saved: int = 0
-    """Steps that are saved of a run that was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +177,7 @@ class RayExecutor:
             losses.count(cell, status, reason, runs.saved_steps(cell.folder))
         else:
             if answer.record:
-                if self._storage is not None:
-                    self._storage.fetch(cell.planned.spec.folder, self._results)
-                    write_once(cell.folder / "record.json", answer.record.encode())
-                return RunRecord.model_validate_json(answer.record)
+                return self._brought(cell, answer)
             if answer.busy:
                 queue.later(cell)
                 return None
@@ -206,6 +187,17 @@ class RayExecutor:
             on_event(cell, {"kind": "crash", "stage": "train", "reason": reason})
         queue.again(cell)
         return None
+
+    def _brought(self, cell: Cell, answer: Answer) -> RunRecord:
+        """The record that counts, in the results folder: what the node says, or on a storage what was there first."""
+        if self._storage is not None:
+            try:
+                self._storage.fetch(cell.planned.spec.folder, self._results)
+            except OSError as error:  # its record is here all the same, and nothing is lost: the rest is there
+                _log.warning("storage %s: %s can't be fetched: %s", self._storage.url, cell.planned.spec.folder, error)
+            write_once(cell.folder / "record.json", answer.record.encode())
+            return cell.record or RunRecord.model_validate_json(answer.record)
+        return RunRecord.model_validate_json(answer.record)
 
     def _give_up(self, cell: Cell, queue: Queue, losses: Losses, on_record: OnRecord) -> None:
         """Write the record of a run that has lost too many workers, unless one of them lives, out of Ray's sight."""
@@ -289,124 +281,14 @@ class RayExecutor:
             if fit:
                 nodes.append(Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})", fit))
         if not nodes:
-            needs = " and ".join([f"{threads} CPUs", *["a GPU" if gpus == 1 else f"{gpus} GPUs"][: int(bool(gpus))], *wanted])
+            gpu = [] if not gpus else ["a GPU"] if gpus == 1 else [f"{gpus} GPUs"]
+            needs = " and ".join([f"{threads} CPUs", *gpu, *wanted])
             there = "; ".join(_resources(node) for node in self._ray.nodes() if node["Alive"]) or "none"
             raise GenbenchError(f"no node of the Ray cluster has {needs} for a run; nodes: {there}")
         return gpus, threads, nodes
 
     def _needs(self, gpus: int, threads: int) -> dict[str, Any]:
         return {"num_cpus": threads, "num_gpus": gpus, "resources": dict.fromkeys(self._wishes.resources, 0.001)}
-
-
-class Queue:
-    """Cells to come: as soon as there is room, or after a while because another process works on them."""
-
-    def __init__(self, cells: Sequence[Cell]) -> None:
-        self._now = deque(cells)
-        self._later: deque[tuple[float, Cell]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._now or self._later)
-
-    def pop(self) -> Cell | None:
-        """The next cell to look at; None where none is due."""
-        if self._later and self._later[0][0] <= time.monotonic():
-            return self._later.popleft()[1]
-        return self._now.popleft() if self._now else None
-
-    def again(self, cell: Cell) -> None:
-        """It is to be run again."""
-        self._now.append(cell)
-
-    def later(self, cell: Cell) -> None:
-        """It is to be looked at again after `LOOK` seconds."""
-        self._later.append((time.monotonic() + LOOK, cell))
-
-
-class Losses:
-    """Workers that runs have lost in a row, without a new state saved between them, and how the last was lost."""
-
-    def __init__(self) -> None:
-        self._saved: dict[Path, int] = {}
-        self._count: dict[Path, int] = {}
-        self._last: dict[Path, tuple[Status, str]] = {}
-
-    def begun(self, cell: Cell) -> None:
-        """A task of this cell is handed to Ray."""
-        if cell.folder in self._count:
-            self._saved[cell.folder] = max(self._saved.get(cell.folder, 0), runs.saved_steps(cell.folder))
-
-    def count(self, cell: Cell, status: Status, reason: str, saved: int) -> None:
-        """One more is lost, when `saved` steps were."""
-        got_on = saved > self._saved.get(cell.folder, 0)
-        self._saved[cell.folder] = max(saved, self._saved.get(cell.folder, 0))
-        self._count[cell.folder] = 1 if got_on else self._count.get(cell.folder, 0) + 1
-        self._last[cell.folder] = status, reason
-
-    def is_up(self, cell: Cell) -> bool:
-        """Whether that were too many."""
-        return self._count.get(cell.folder, 0) >= CRASHES
-
-    def verdict(self, cell: Cell) -> tuple[Status, str]:
-        """Status and reason of the record of a run that is given up."""
-        status, reason = self._last[cell.folder]
-        return status, f"{reason}, {self._count[cell.folder]} times in a row without getting on"
-
-
-# ---- on a node ----------------------------------------------------------------------------------------------------------
-
-
-def examine_apart(ticket: Ticket) -> Found:
-    """`examine` in a worker of its own, which Ray hides the GPUs from."""
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    return examine(ticket)
-
-
-def work(planned: Planned, told: tuple[Ticket, Mapping[str, Checked], Run]) -> Answer:
-    """One run, in a Ray worker. Executed twice it is done once. Raises GenbenchError where this node differs from those that were asked."""
-    import ray
-
-    ticket, known, run = told
-    context = ray.get_runtime_context()
-    here = context.get_node_id()
-    checked = known.get(here)
-    if checked is None:  # a node that joined later
-        found, (first, reference) = examine(replace(ticket, probe="")), next(iter(known.items()))
-        agree({first[:8]: Found(ticket.facts, (reference,)), here[:8]: found}, ticket)
-        checked = found.checked[0]
-    if checked.device.startswith("cuda"):
-        checked = checked.model_copy(update={"device": "cuda:0"})  # the first that Ray lets this worker see
-    place = Place(Store(ticket.root), checked, ticket.threads, ticket.weights, int(runs.MEMORY * machine.free_bytes()), ticket.devices)
-    with at_home(ticket.folder):
-        return _attempted(Cell(planned, place), ticket, run)
-
-
-def _attempted(cell: Cell, ticket: Ticket, run: Run) -> Answer:
-    folder, root = cell.planned.spec.folder, ticket.root
-    storage = Storage(ticket.storage) if ticket.storage else None
-    if storage is not None:
-        if storage.has_record(folder):
-            storage.fetch(folder, root)
-        else:
-            storage.restore(folder, root)
-    try:
-        record = attempt(cell, Supervisor(), _ignore, run)
-    except BusyError:
-        return Answer(busy=True)
-    saved = 0 if record else runs.saved_steps(root / folder)
-    if storage is not None:
-        if record is None:
-            storage.save(folder, root)
-        else:
-            storage.commit(folder, root)
-            storage.fetch(folder, root)
-            record = cell.record
-        shutil.rmtree(root / folder, ignore_errors=True)
-    return Answer(saved=saved) if record is None else Answer(record.model_dump_json(indent=1) + "\n")
-
-
-def _ignore(event: Event) -> None:
-    """A run's events stay on its node."""
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------------

@@ -74,6 +74,8 @@ def scripted(planned, place, supervisor, on_event):
         os.kill(os.getpid(), signal.SIGKILL)
     if spec.model.name == "fills-the-disk":
         raise OSError(28, "No space left on device")
+    if spec.model.name == "breaks":
+        raise RuntimeError("nobody knows why")
     if spec.model.name == "takes-a-while":
         time.sleep(2)
     if spec.model.name.startswith("is-interrupted"):
@@ -95,9 +97,12 @@ def cluster():
     """Two nodes of one CPU each, both on this machine; the driver is on the first."""
     from ray.cluster_utils import Cluster
 
-    patience = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300"}  # for a machine that is busy
+    settings = {
+        "RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300",  # for a machine that is busy
+        "RAY_AUTH_MODE": "disabled",  # else Ray leaves a token in the user's home
+    }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in patience.items():
+        for name, value in settings.items():
             patch.setenv(name, value)
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **ports()})
@@ -197,7 +202,7 @@ def test_every_run_happens_once_on_the_nodes_and_the_same_again_repeats_nothing(
     ("name", "says"),
     [
         ("kills-its-worker", "its Ray worker on {host} was killed"),
-        ("fills-the-disk", "its Ray worker failed: OSError: [Errno 28] No space"),
+        ("breaks", "its Ray worker failed: RuntimeError: nobody knows why"),
     ],
 )
 def test_a_run_that_always_loses_its_worker_is_an_error_after_three_times(executor, name, says, capsys):
@@ -214,6 +219,11 @@ def test_a_run_that_always_loses_its_worker_is_an_error_after_three_times(execut
     assert next(cell.record for cell in cells if cell.planned.spec.model.name == name) == record
 
 
+def test_a_full_disk_stops_the_sweep_and_says_where(executor):
+    with pytest.raises(GenbenchError, match=rf"node {socket.gethostname()}: results folder .* can't be written: No space left"):
+        execute(executor, cells_of(executor, made_up("fills-the-disk")))
+
+
 def test_a_run_that_is_interrupted_on_its_node_goes_on_for_as_long_as_it_gets_on(executor):
     """As where a scheduler takes single nodes back: the sweep goes on, and nobody pressed Ctrl-C."""
     cells = cells_of(executor, made_up("is-interrupted-getting-on", "is-interrupted"))
@@ -226,7 +236,7 @@ def test_a_run_that_is_interrupted_on_its_node_goes_on_for_as_long_as_it_gets_on
 
 
 def test_a_task_that_is_executed_twice_is_one_run(executor):
-    from genbench.sweep.ray import work
+    from genbench.sweep.node import work
 
     (cell,) = cells_of(executor, made_up("takes-a-while"))
     task = ray.remote(max_retries=0)(work)
@@ -241,21 +251,13 @@ def test_a_task_that_is_executed_twice_is_one_run(executor):
     assert len(found) == 1
 
 
-def test_a_run_that_another_sweep_works_on_is_left_to_it(executor, monkeypatch):
+def test_a_run_that_another_sweep_works_on_is_left_to_it(executor):
     from genbench import lease
-    from genbench.sweep import ray as module
+    from genbench.sweep.node import work
 
-    monkeypatch.setattr(module, "LOOK", 0.5)
     (cell,) = cells_of(executor, made_up("elsewhere"))
     with lease.held(cell.folder):
-        queue = module.Queue([cell])
-        assert queue.pop() is cell
-        queue.later(cell)
-        assert queue
-        assert queue.pop() is None
-        time.sleep(0.6)
-        assert queue.pop() is cell
-        assert ray.get(ray.remote(module.work).remote(cell.planned, executor._tickets["tiny"])).busy
+        assert ray.get(ray.remote(work).remote(cell.planned, executor._tickets["tiny"])).busy
     assert len(execute(executor, [cell])[0]) == 1
 
 

@@ -124,10 +124,11 @@ def test_two_sweeps_on_one_folder_share_thousands_of_runs(tmp_path, count, monke
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore:subprocess [0-9]+ is still running:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves what it started to the garbage collector
 @pytest.mark.parametrize("count", THOUSANDS)
-def test_a_sweep_of_thousands_as_ray_tasks(tmp_path, count):
+def test_a_sweep_of_thousands_as_ray_tasks(tmp_path, count, monkeypatch):
     ray = pytest.importorskip("ray", reason="the extra genbench[ray] is not installed")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the user's home
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     try:
         from genbench.sweep.ray import RayExecutor
