@@ -12,10 +12,10 @@ import json
 import os
 import random
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from time import perf_counter  # this one, whatever a plugin puts in its place
 from typing import Any
 
 import numpy as np
@@ -46,14 +46,16 @@ class Alone:
         self.device, self.synchronize = device, synchronize
         self.average: Callable[[Sequence[Tensor]], None] | None = None
         """What `Optimizers` do to the gradients of parameters."""
+        self.finished: Callable[[], bool] | None = None
+        """Whether the model of any rank said that it needs no more budget; None where there is no other to ask."""
 
     def clock(self) -> float:
         """Device-seconds."""
-        return time.perf_counter()
+        return perf_counter()
 
     def wall(self) -> float:
         """Seconds."""
-        return time.perf_counter()
+        return perf_counter()
 
     def after_step(self, note: Callable[[], None]) -> Callable[[], None]:
         """What the first rank notes after each step -> what this one does then."""
@@ -102,8 +104,10 @@ class Together(Alone):
         self._wait_for_device = synchronize
         self._steps = self._ahead = 0
         self._block, self._now, self._then = 1, 0.0, 0.0
+        self._model: nn.Module | None = None
+        self._finished = False
         super().__init__(device, self._synchronize)
-        self.average = self._average
+        self.average, self.finished = self._average, self._is_finished
         self._synchronize()
 
     def clock(self) -> float:
@@ -156,7 +160,8 @@ class Together(Alone):
             raise GenbenchError(
                 "the devices begin with different weights: a model must draw them from torch's generator, numpy or random, nothing else"
             )
-        return share_batch_statistics(model, self.device)
+        self._model = share_batch_statistics(model, self.device)
+        return self._model
 
     def align(self, model: nn.Module, trained: Sequence[Tensor]) -> None:
         """See that all ranks have the same model; buffers that differ by rounding become the first rank's.
@@ -201,6 +206,9 @@ class Together(Alone):
         for gradient, part in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(part.view(gradient.shape))  # in the gradient's own layout, which its optimizer relies on
 
+    def _is_finished(self) -> bool:
+        return self._finished
+
     def _turn(self) -> None:
         self._steps += 1
         self._ahead -= 1
@@ -217,16 +225,15 @@ class Together(Alone):
         self._then, self._ahead, self._block = self._now, 1, 1
 
     def _look(self, kind: int) -> None:
-        """Take the first rank's time. Raises GenbenchError where this rank is elsewhere in the loop than the first."""
-        told = torch.tensor([time.perf_counter(), self._steps, kind], dtype=torch.float64)
-        dist.broadcast(told, 0, group=self._hosts)
-        now, steps, theirs = told.tolist()
-        if (steps, theirs) != (self._steps, kind):
-            raise GenbenchError(
-                f"after {self._steps} steps device {self.number + 1} went another way than the first, which is at step {steps:.0f}: "
-                "a model must not decide by a part of the batch when it is finished"
-            )
-        self._now = now
+        """Take the first rank's time, and whether a model is finished. Raises GenbenchError where ranks are not at the same place."""
+        now = 0.0 if self.number else perf_counter()
+        done = bool(getattr(self._model, "finished", False))
+        told = torch.tensor([now, self._steps, -self._steps, kind, -kind, done], dtype=torch.float64)
+        dist.all_reduce(told, dist.ReduceOp.MAX, group=self._hosts)
+        self._now, most, least, latest, earliest, finished = told.tolist()
+        if most != -least or latest != -earliest:
+            raise GenbenchError(f"the devices went different ways: one is at step {most:.0f}, another at {-least:.0f}")
+        self._finished = finished > 0
 
     def _same(self, content: bytes) -> bool:
         """Whether all ranks have the same bytes."""

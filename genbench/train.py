@@ -74,6 +74,7 @@ def train(
     devices: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     agree: Callable[[dict[str, float], bool], tuple[dict[str, float], bool]] = lambda losses, bad: (losses, bad),
+    any_finished: Callable[[], bool] | None = None,
 ) -> Training:
     """Step `model` until `meter` is exhausted, the model is `finished`, a loss is not finite, or `stop()`.
 
@@ -82,7 +83,7 @@ def train(
     clock. `earlier` are the points of the run that this one continues.
 
     Where the run has several `devices`, this is one of them, and all take the same decisions: by the same `clock`, on losses and the
-    flag of a bad one that they `agree` on.
+    flag of a bad one that they `agree` on, and on the word of `any_finished`.
     """
     step = _Stepper(model, optimizers, batches, meter, device, precision, devices, clock, agree)
     points = list(earlier)
@@ -96,7 +97,7 @@ def train(
             while not (meter.exhausted or finished or saving) and meter.progress < target:
                 step()
                 after_step()
-                finished = bool(getattr(model, "finished", False))
+                finished = bool(getattr(model, "finished", False)) if any_finished is None else any_finished()
                 if step.tick_due():
                     point = step.look()
                     rates.append(point.rate)

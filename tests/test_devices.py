@@ -269,6 +269,13 @@ def test_two_ranks_spend_device_seconds_and_stop_at_the_same_step(found):
     assert timed["points"][-1] == 1.0
 
 
+def test_where_one_rank_is_finished_both_stop_at_the_same_step(found):
+    finished = found["finished"]
+    assert finished["early"] is True
+    assert finished["steps"][0] == finished["steps"][1]
+    assert 3 <= finished["steps"][0] < 1000
+
+
 def test_ranks_that_went_apart_are_told_why(found):
     said = found["refusals"]
     assert "begin with different weights" in said["weights"]
@@ -278,7 +285,8 @@ def test_ranks_that_went_apart_are_told_why(found):
     assert "parameters are no longer the same" in said["parameters"]
     assert "other shapes" in said["shapes"]
     assert "Own is a BatchNorm of the model's own" in said["own"]
-    assert said["steps"] is True
+    assert len(said["steps"]) == 2
+    assert all("the devices went different ways: one is at step" in words for words in said["steps"])
     assert said["loss"] == [{"a": 1.5, "b": 5.0}, True]
 
 

@@ -127,7 +127,7 @@ def built(team, budget, seed=0):
 def trained(team, model, optimizers, batches, meter, **options):
     return train(
         model, optimizers, batches, meter, device=CPU, devices=team.of, clock=team.wall, agree=team.agree,
-        after_step=team.after_step(lambda: None), **options,
+        any_finished=team.finished, after_step=team.after_step(lambda: None), **options,
     )  # fmt: skip
 
 
@@ -176,6 +176,20 @@ def timed(team):
     }  # fmt: skip
 
 
+def finished(team):
+    """One rank's model says that it is, after three steps."""
+    model, optimizers, batches, meter = built(team, "100000steps")
+    step = model.training_step
+
+    def training_step(batches, optimizers):
+        model.finished = team.number == 1 and batches.drawn >= 3
+        return step(batches, optimizers)
+
+    model.training_step = training_step
+    training = trained(team, model, optimizers, batches, meter)
+    return {"early": training.finished_early, "steps": [meter.steps, team.total([meter.steps])[0] - meter.steps]}
+
+
 def refusals(team):
     """What ranks that went apart are told, check by check."""
 
@@ -208,8 +222,7 @@ def refusals(team):
     found["own"] = told(lambda: share_batch_statistics(Own(3), CPU))
     if team.number:
         team._steps += 1  # as if its model had gone on
-    found["steps"] = told(team.synchronize)  # the first notices nothing
-    found["steps"] = team.any(bool(found["steps"]))
+    found["steps"] = [told(team.synchronize) for _ in range(2)]
     return found
 
 
@@ -230,6 +243,7 @@ def checks(team, alone, folder):
     found["batch norm"] = batch_norm(team, alone)
     found["resumed"] = resumed(team, folder)
     found["timed"] = timed(team)
+    found["finished"] = finished(team)
     found["refusals"] = refusals(team)
     return found
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from genbench.budget import Budget
+from genbench.devices import apart
 from genbench.errors import GenbenchError
 from genbench.leaderboard.table import Run, column_key, identity
 from genbench.records import RunRecord, Score, Spent
@@ -60,7 +61,8 @@ def _spec(record: RunRecord) -> Iterator[str]:
     except ValueError:
         yield f"started {record.started[:40]!r} is no moment in ISO 8601"
     environment = record.environment
-    if environment is not None and spec.device.startswith("cpu-") and spec.device != f"cpu-{environment.threads}":
+    number, one = apart(spec.device)
+    if environment is not None and one.startswith("cpu-") and one != f"cpu-{environment.threads // number}":
         yield f"device class {spec.device} ran with {environment.threads} threads"
 
 
