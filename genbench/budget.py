@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter, process_time  # these, whatever a plugin puts in their place
 from typing import Literal
 
 from genbench.errors import GenbenchError
@@ -77,7 +77,7 @@ class Meter:
     """
 
     def __init__(
-        self, budget: Budget, synchronize: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.perf_counter
+        self, budget: Budget, synchronize: Callable[[], None] = lambda: None, clock: Callable[[], float] = perf_counter
     ) -> None:
         self.budget = budget
         self.steps = 0
@@ -125,7 +125,7 @@ class Meter:
     def running(self) -> Iterator[None]:
         """The clock runs inside this block."""
         self._synchronize()
-        cpu, waited = time.process_time(), _run_queue_wait()
+        cpu, waited = process_time(), _run_queue_wait()
         self._started = self._clock()
         try:
             yield
@@ -133,7 +133,7 @@ class Meter:
         finally:
             self._banked += self._clock() - self._started
             self._started = None
-            self._cpu += time.process_time() - cpu
+            self._cpu += process_time() - cpu
             now, before = _run_queue_wait(), waited
             self._waited += sum(max(0.0, wait - before.get(thread, 0.0)) for thread, wait in now.items())
             self._threads = max(1, self._threads, sum(1 for thread, wait in now.items() if wait > before.get(thread, 0.0)))

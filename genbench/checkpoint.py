@@ -84,5 +84,5 @@ def state_digest(model: nn.Module) -> str:
         if isinstance(value, Tensor):
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
         else:
-            digest.update(json.dumps(value, sort_keys=True).encode())
+            digest.update(json.dumps(value, sort_keys=True, default=repr).encode())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -57,12 +58,13 @@ def main(stage: Stage, job_json: str, connection: Connection, log: str, environm
                 result = {"sample": stages.sample, "score": stages.score}[stage](job, channel.send)
         channel.send("result", value=result.model_dump(mode="json"))
     except GenbenchError as error:
-        channel.send("failed", status="error", reason=str(error))
+        channel.send("failed", status="error", reason=_first_line(error, 1000))
     except BaseException as error:  # a plugin may raise anything, SystemExit and KeyboardInterrupt included
-        traceback.print_exc()
-        status = "oom" if _out_of_memory(error) else "error"
-        text = str(error).strip().splitlines()
-        channel.send("failed", status=status, reason=f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__)
+        with contextlib.suppress(BaseException):
+            traceback.print_exc()
+        said = _first_line(error)
+        kind = "".join(c for c in type(error).__name__[:100] if c.isprintable())
+        channel.send("failed", status="oom" if _out_of_memory(error) else "error", reason=f"{kind}: {said}" if said else kind)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -101,6 +103,19 @@ def _redirect(log: str) -> None:
     os.close(nothing)
 
 
+def _first_line(error: BaseException, most: int = 300) -> str:
+    """What an exception says, up to the end of its first line; printable characters only."""
+    lines = _text(error).strip().splitlines()
+    return "".join(c for c in lines[0] if c.isprintable())[:most] if lines else ""
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says; nothing where it fails at that too."""
+    with contextlib.suppress(BaseException):
+        return str(error)
+    return ""
+
+
 def _out_of_memory(error: BaseException) -> bool:
-    text = str(error)
+    text = _text(error)
     return isinstance(error, MemoryError) or "out of memory" in text or "DefaultCPUAllocator: can't allocate memory" in text

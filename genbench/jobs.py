@@ -80,6 +80,8 @@ class Trained(BaseModel):
     checkpoint: str
     diverged: str = ""
     stopped: bool = False
+    flags: tuple[str, ...] = ()
+    """What the model's code changed in its process."""
 
 
 class Sampled(BaseModel):

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from genbench.track import Track, short_hash
 if TYPE_CHECKING:
     import pandas as pd
 
+_log = logging.getLogger(__name__)
 SCHEMA = 1
 SplitName = Literal["test", "train", "holdout", "all"]
 """Which real images a score compares with; ``all``: a set without splits."""
@@ -235,13 +237,17 @@ class Store:
         return self.root / spec.folder
 
     def get(self, spec: RunSpec) -> RunRecord | None:
-        """The record of this run, or None where it is not finished. A damaged one is quarantined and None returned."""
+        """The record of this run, or None where it is not finished. A damaged one, or another run's, is set aside and None returned."""
         path = self.folder(spec) / "record.json"
         if not path.exists():
             return None
         try:
-            return read_record(path)
-        except GenbenchError:
+            record = read_record(path)
+            if record.spec.folder != spec.folder:
+                raise GenbenchError(f"record {path} is that of {record.spec.folder}")
+            return record
+        except GenbenchError as error:
+            _log.warning("%s; set aside as record.damaged.json, and the run is open again", error)
             path.replace(path.with_name("record.damaged.json"))
             return None
 

@@ -13,10 +13,10 @@ import json
 import os
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic, time_ns
 from types import MappingProxyType
 from typing import Any
 
@@ -76,7 +76,8 @@ def save(
     shutil.rmtree(new, ignore_errors=True)
     write_atomic(new / "state.safetensors", content)
     write_atomic(new / "state.json", _sealed(state))
-    place = folder / f"{meter.steps:012d}-{time.time_ns():020d}"
+    latest = max((int(path.name.partition("-")[2]) for path in saved(folder)), default=0)
+    place = folder / f"{meter.steps:012d}-{max(time_ns(), latest + 1):020d}"  # the newest, even where the clock was put back
     new.rename(place)
     sync_folder(folder)
     if _content(place) is None:
@@ -132,7 +133,7 @@ def restore(
 class Cadence:
     """When to save: at most a minute apart, and otherwise so seldom that saving takes less than one per cent of the time."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._last = clock()
         self._cost = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import platform
@@ -129,6 +130,8 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         store.commit(record)
         shutil.rmtree(folder / "state", ignore_errors=True)
         witness.forget(folder / "attempts")
+        for stray in filter(Path.is_file, folder.glob(".*.tmp")):  # what a killed process was writing
+            stray.unlink(missing_ok=True)
         return record
 
     def failed(outcome: Outcome) -> RunRecord | None:
@@ -139,11 +142,8 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         return finish(outcome.status, outcome.reason, outcome.log_tail)  # type: ignore[arg-type]
 
     budget = Budget.parse(spec.track.budget)
-    kept = folder / "state" / "trained.json"
-    if kept.exists():
-        # Interrupted after training: its checkpoint is sealed, its budget spent.
-        trained = Trained.model_validate_json(kept.read_bytes())
-    else:
+    trained = _ended_before(folder)
+    if trained is None:
         outcome = stage("train", (budget.amount + spec.track.grace) / place.devices if budget.kind == "seconds" else None)
         if outcome.result is None:
             return failed(outcome)
@@ -151,8 +151,9 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         if trained.stopped:
             return None
         trained = trained.model_copy(update={"spent": trained.spent.model_copy(update={"attempts": int(job.attempt.name)})})
-        write_atomic(kept, trained.model_dump_json().encode())
-    draft |= {"spent": trained.spent, "throughput": trained.throughput, "curve": trained.curve}
+        trained = _by_our_clock(trained, place.devices * outcome.trained, budget)
+        write_atomic(folder / "state" / TRAINED, trained.model_dump_json().encode())
+    draft |= {"spent": trained.spent, "throughput": trained.throughput, "curve": trained.curve, "flags": trained.flags}
     draft |= {"digests": {"checkpoint": trained.checkpoint}}
     if trained.diverged:
         draft["digests"] = {}
@@ -173,7 +174,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     if outcome.result is None:
         return failed(outcome)
     scored = Scored.model_validate(outcome.result)
-    flags = (*sampled.flags, *scored.flags)
+    flags = tuple(dict.fromkeys((*trained.flags, *sampled.flags, *scored.flags)))
     fids = (*scored.curve, *[None] * (len(trained.curve) - len(scored.curve)))
     curve = tuple(point.model_copy(update={"fid": fid}) for point, fid in zip(trained.curve, fids, strict=True))
     draft |= {"scores": scored.scores, "curve": curve, "flags": flags, "extractor_accuracy": scored.extractor_accuracy}
@@ -185,6 +186,10 @@ MEMORY = 0.9
 """Share of the free memory that a run on a CPU may take."""
 CRASHES = 3
 """Crashes in a row, without a new state saved between them, after which a run is given up."""
+TRAINED = "trained.json"
+"""In the folder of the state: how the training ended, from its end to that of the run."""
+SLOW = 2.0, 0.05
+"""Seconds, and share of the time, by which the clock of a model's process may fall behind ours: messages take their time."""
 
 
 def _job(planned: Planned, place: Place, folder: Path) -> Job:
@@ -197,6 +202,33 @@ def _job(planned: Planned, place: Place, folder: Path) -> Job:
         cache=cache_folder(), device=place.checked.device, devices=place.devices, threads=place.threads, weights=place.weights,
         memory=place.memory,
     )  # fmt: skip
+
+
+def _ended_before(folder: Path) -> Trained | None:
+    """How a training ended that was interrupted after its end: its budget is spent, its checkpoint sealed.
+
+    None where there was none, or where its checkpoint is not as it was sealed: then training goes on from what it saved last.
+    """
+    try:
+        trained = Trained.model_validate_json((folder / "state" / TRAINED).read_bytes())
+        if trained.diverged:
+            return trained
+        with open(folder / "checkpoint.safetensors", "rb") as file:
+            return trained if hashlib.file_digest(file, "sha256").hexdigest() == trained.checkpoint else None
+    except (OSError, ValueError):
+        return None
+
+
+def _by_our_clock(trained: Trained, seen: float, budget: Budget) -> Trained:
+    """Charge the device-seconds that we have `seen` pass, where the clock of the model's process tells of fewer, and flag that."""
+    spent, (seconds, share) = trained.spent, SLOW
+    if seen <= spent.seconds + max(seconds, share * seen):
+        return trained
+    over = max(spent.overshoot, seen - budget.amount) if budget.kind == "seconds" else spent.overshoot
+    flag = f"its clock fell behind: {spent.seconds:.1f} s of {seen:.1f} s counted"
+    return trained.model_copy(
+        update={"spent": spent.model_copy(update={"seconds": seen, "overshoot": over}), "flags": (*trained.flags, flag)}
+    )
 
 
 def saved_steps(folder: Path) -> int:

@@ -18,6 +18,8 @@ from genbench.seeds import stream
 
 CHUNK = 500
 """Images drawn per call of `sample`; part of what a seed means."""
+FEW = 16
+"""Images that tell whether a model heeds its seed."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,36 @@ def draw(
     return Samples(stacked, outside / stacked.size, labels)
 
 
+def heeds_its_seed(model: nn.Module, n: int, seed: int, image: ImageSpec, *, label: int | None = None, stored: bool = False) -> list[str]:
+    """Draw n images twice from one stream and once from another -> what a reader should know: nothing, where all is well.
+
+    Images of one kind only tell nothing of seeds; of a conditional model they are therefore all of one class, `label`. A model that
+    deals `stored` images may do so in one order.
+    """
+    labels = None if label is None else np.full(n, label, np.int64)
+    one, again, other = (draw(model, n, seed, image, labels=labels, stream_name=name).images for name in ("twice", "twice", "other"))
+    if not _alike(one, again, model):
+        return ["not repeatable: the same seed gave different images"]
+    if not stored and np.array_equal(one, other) and bool((one != one[:1]).any()):
+        return ["ignores the seed: another gave the same images"]
+    return []
+
+
+def _alike(one: NDArray[np.uint8], again: NDArray[np.uint8], model: nn.Module) -> bool:
+    """Whether two draws are the same: on a CPU bit for bit; elsewhere sums may round differently."""
+    if _device(model).type == "cpu":
+        return np.array_equal(one, again)
+    return float(np.mean(np.abs(one.astype(np.int16) - again) > 1)) < 0.01
+
+
 def on_device(labels: NDArray[np.int64], model: nn.Module) -> Tensor:
     """(n,) labels -> int64 tensor where the model's parameters or buffers are."""
+    return torch.from_numpy(labels).to(_device(model))
+
+
+def _device(model: nn.Module) -> torch.device:
     first = next(chain(model.parameters(), model.buffers()), None)
-    return torch.from_numpy(labels).to("cpu" if first is None else first.device)
+    return torch.device("cpu") if first is None else first.device
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,9 @@ from genbench.track import Track
 if TYPE_CHECKING:
     from genbench.catalogue import Catalogue
     from genbench.datasets import DatasetSpec
+
+
+_NO_TRAINING = "sample() and its like must not train, nor may a thread"
 
 
 class Send(Protocol):
@@ -75,7 +79,7 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     import numpy as np
     import torch
 
-    from genbench import checkpoint, ranks, resume, throughput
+    from genbench import checkpoint, ranks, resume, surroundings, throughput
     from genbench.budget import CONTENDED, Budget, Meter
     from genbench.datasets.resident import TrainingBatches
     from genbench.held_out import density, holdout_nll
@@ -93,6 +97,7 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     data, image = _data(job)
     team = ranks.join(rank, device, synchronize)
     torch.manual_seed(stream(spec.seed, "init"))
+    watch = surroundings.watch(device)
     model = _build(job, image).to(device, memory_format=torch.channels_last)
     density(model)  # a word that nobody knows is said before the budget is spent
     model = team.prepare(model)
@@ -105,9 +110,11 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     )
     if rank.of > 1 and hasattr(model, "batch_size"):
         setattr(model, "batch_size", batches.part)  # noqa: B010 - a step draws as much noise as it sees images
+    watch.look()
     torch.manual_seed(stream(spec.seed, f"train/{rank.number}" if rank.number else "train"))
     state = job.folder / "state"
     earlier, drawn = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of) or ([], [])
+    watch.seeded()
 
     def keep(points: Sequence[Point]) -> None:
         team.align(model, trained)
@@ -139,10 +146,13 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
         if not first:
             return {}
         send("pause")
+        before = checkpoint.state_digest(model)
         if track.curve_samples:
             n = min(track.curve_samples, track.num_samples, _available(model))
             drawn.append(draw(model, n, spec.seed, image, labels=_labels(model, data, n, spec.seed, "curve"), stream_name="curve").images)
         measured = {HOLDOUT_NLL: holdout_nll(model, data.holdout, spec.seed, device)} if track.ranks_by_likelihood else {}
+        if checkpoint.state_digest(model) != before:
+            raise GenbenchError(f"the model's parameters or buffers changed while its clock stood still; {_NO_TRAINING}")
         send("tick", phase="curve", devices=rank.of, **asdict(point) | {"losses": {**point.losses, **measured}})
         send("resume")
         return measured
@@ -154,7 +164,7 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
         model, optimizers, batches, meter, device=device, precision=track.precision, at=track.curve, stop=lambda: team.any(stop()),
         earlier=earlier, on_point=on_point, on_tick=lambda point: send("tick", phase="train", devices=rank.of, **asdict(point)),
         after_step=team.after_step(note), save_due=cadence.due, save=save,
-        devices=rank.of, clock=team.wall, agree=team.agree,
+        devices=rank.of, clock=team.wall, agree=team.agree, any_finished=team.finished,
     )  # fmt: skip
     send("pause")
     if training.stopped:
@@ -175,7 +185,8 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
         train_peak_bytes=int(team.most(throughput.peak_bytes(device))),
     )  # fmt: skip
     curve = tuple(
-        CurvePoint(progress=p.progress, seconds=p.seconds, steps=p.steps, images=p.images, losses=dict(p.losses)) for p in training.points
+        CurvePoint(progress=p.progress, seconds=p.seconds, steps=p.steps, images=p.images, losses=_finite(p.losses))
+        for p in training.points
     )
     sealed = ""
     if first and not (training.diverged or training.stopped):
@@ -184,7 +195,10 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
         )
     if first and drawn:
         _save_npz(job.folder / "state" / "curve.npz", images=np.stack(drawn))
-    return Trained(spent=spent, throughput=measured, curve=curve, checkpoint=sealed, diverged=training.diverged, stopped=training.stopped)
+    return Trained(
+        spent=spent, throughput=measured, curve=curve, checkpoint=sealed, diverged=training.diverged, stopped=training.stopped,
+        flags=watch.look(),
+    )  # fmt: skip
 
 
 def sample(job: Job, send: Send) -> Sampled:
@@ -193,13 +207,14 @@ def sample(job: Job, send: Send) -> Sampled:
 
     import torch
 
-    from genbench import checkpoint, throughput
+    from genbench import checkpoint, surroundings, throughput
     from genbench.grid import save_grid
     from genbench.held_out import consult, prior
-    from genbench.sample import balanced_labels, draw
+    from genbench.sample import FEW, balanced_labels, draw, heeds_its_seed
 
     device, seed = torch.device(job.device), job.spec.seed
     data, image = _data(job)
+    watch = surroundings.watch(device)
     model = _build(job, image)
     checkpoint.unseal(model, job.folder / "checkpoint.safetensors")
     model = model.to(device, memory_format=torch.channels_last).requires_grad_(False)
@@ -217,8 +232,11 @@ def sample(job: Job, send: Send) -> Sampled:
     track = job.spec.track
     asking = "model" in _needs(track)
     said = consult(model, data.test, seed, device, most=track.held_out_images, k=track.importance_samples) if asking else {}
+    label = None if samples.labels is None else int(samples.labels[0])
+    stored = job.spec.model.family == "control" or hasattr(model, "num_available")
+    seeds = heeds_its_seed(model, min(FEW, n), seed, image, label=label, stored=stored)
     if checkpoint.state_digest(model) != before:
-        raise GenbenchError("the model's parameters or buffers changed after training was over; sample() and its like must not train")
+        raise GenbenchError(f"the model's parameters or buffers changed after training was over; {_NO_TRAINING}")
     _save_npz(job.folder / "samples.npz", **arrays)
     if said:
         _save_npz(job.folder / "state" / "held_out.npz", **said)
@@ -227,6 +245,7 @@ def sample(job: Job, send: Send) -> Sampled:
         flags.append(f"{samples.clipped:.1%} of values clipped")
     if speed.contended:
         flags.append("sampling speed contended")  # by how much: `Throughput.sample_waited`
+    flags += [*seeds, *watch.look()]
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
     return Sampled(
         samples=digest, sample_rates=speed.rates, sample_waited=speed.waited, peak_bytes=peak, flags=tuple(flags), prior=prior(model)
@@ -312,6 +331,11 @@ def _labels(model: Any, data: Any, n: int, seed: int, stream_name: str = "sampli
 def _available(model: Any) -> int:
     """How many images the model can give: a control that copies real ones has only so many."""
     return int(getattr(model, "num_available", sys.maxsize))
+
+
+def _finite(losses: Mapping[str, float]) -> dict[str, float | None]:
+    """Losses with None for what is no number: a record is strict JSON."""
+    return {name: value if math.isfinite(value) else None for name, value in losses.items()}
 
 
 def _save_npz(path: Path, **arrays: Any) -> None:

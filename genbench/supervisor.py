@@ -41,6 +41,8 @@ class Outcome:
     reason: str = ""
     result: dict[str, Any] | None = None
     log_tail: tuple[str, ...] = ()
+    trained: float = 0.0
+    """Seconds of training by our clock, those of earlier attempts as the child told them: no plugin can reach it."""
     crashed: bool = False
     """The process, or that of one of several devices, was killed by a signal, and not by us: it may do better another time."""
 
@@ -119,19 +121,21 @@ def _follow(
                 process.join(1.0)
                 return _death(process.exitcode)
             heard = time.monotonic()
-            match message.get("kind"):
-                case "started":
-                    trained = float(message["spent"])
-                case "resume":
+            match message:
+                case {"kind": "started", "spent": float(spent)}:
+                    trained = spent
+                case {"kind": "resume"}:
                     resumed = heard
-                case "pause" if resumed is not None:
-                    trained, resumed = trained + heard - resumed, None
-                case "result":
-                    return Outcome("done", result=message["value"])
-                case "failed":
-                    return Outcome(message["status"], message["reason"], crashed=message.get("crashed", False))
-                case _:
+                case {"kind": "pause"}:
+                    trained, resumed = trained + (heard - resumed if resumed is not None else 0.0), None
+                case {"kind": "result", "value": dict(value)}:
+                    return Outcome("done", result=value, trained=trained)
+                case {"kind": "failed", "status": "oom" | "error" as status, "reason": str(reason)}:
+                    return Outcome(status, reason, crashed=message.get("crashed") is True)
+                case {"kind": "tick"} if _whole(message):
                     on_message(message)
+                case _:
+                    return Outcome("error", "something that no stage says came through its channel")
         elif not process.is_alive() and not receiver.poll(0):
             return _death(process.exitcode)
         now = time.monotonic()
@@ -140,6 +144,13 @@ def _follow(
             return Outcome("timeout", f"still training {clock:.0f} s after its clock started; budget and grace are {limit:.0f} s")
         if now - heard > STAGE_LIMIT:
             return Outcome("timeout", f"gave no sign for {STAGE_LIMIT:.0f} s")
+
+
+def _whole(tick: dict[str, Any]) -> bool:
+    """Whether a tick says all that listeners read in it, in numbers: a plugin can write into the channel, too."""
+    numbers = [tick.get(name) for name in ("progress", "seconds", "steps", "images", "rate")]
+    losses = tick.get("losses")
+    return isinstance(losses, dict) and all(isinstance(number, (int, float)) for number in (*numbers, *losses.values()))
 
 
 def _end(process: Any, grace: float, at_once: threading.Event | None = None) -> None:

@@ -18,10 +18,10 @@ from torch import nn
 from torch.optim import Adam
 
 from genbench import ImageSpec, ModelSpec
+from genbench.surroundings import settings
 from genbench.testing import ConformanceError, NotApplicableError, check_model, checks, learning, outcomes, parametrize_checks
 from genbench.testing.attributes import attributes, differing
 from genbench.testing.subject import Subject, digits
-from genbench.testing.surroundings import settings
 
 
 class Good(nn.Module):

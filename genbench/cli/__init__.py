@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 from typing import Annotated, Any, NoReturn
@@ -55,6 +57,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what was not written yet is not tried again at the end
+        _exit(f"genbench: {error.filename or 'output'}: {error.strerror}", 1)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genbench.cli.options import Json, Results, Weights, console_for, hparams_written, model_named, print_rows, track_named
+from genbench.errors import GenbenchError
 
 if TYPE_CHECKING:
     from genbench.records import RunRecord
@@ -35,6 +36,8 @@ def run_command(
     from genbench import run as runs
     from genbench.inventory import inventory
     from genbench.leaderboard import terminal
+    from genbench.lease import BusyError
+    from genbench.sweep.cell import Cell, attempt
 
     console = console_for(stderr=as_json)
     with runs.supervised() as supervisor:
@@ -54,8 +57,13 @@ def run_command(
                 runs.retry(one, place.store)
                 record = None
             if record is None:
-                with progress.shown(one, position, console) as show:
-                    record = runs.run(one, place, supervisor, show)
+                try:
+                    with progress.shown(one, position, console) as show:
+                        record = attempt(Cell(one, place), supervisor, show, runs.run)
+                except BusyError:
+                    raise GenbenchError(
+                        f"another process works on {one.spec.model.name} seed {one.spec.seed}; the same command goes on when it is done"
+                    ) from None
                 if record is None:
                     raise KeyboardInterrupt
             progress.outcome_line(record, position, console)

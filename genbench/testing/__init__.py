@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Literal
 
 from genbench.held_out import METHODS
 from genbench.model import ModelSpec
+from genbench.surroundings import isolated
 from genbench.testing import building, learning, registration, sampling, training
 from genbench.testing.subject import ConformanceError, NotApplicableError, Subject
-from genbench.testing.surroundings import isolated
 from genbench.testing.where import explained
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genbench import checkpoint, resume
+from genbench import checkpoint, resume, surroundings
 from genbench.errors import GenbenchError
-from genbench.testing import surroundings
 from genbench.testing.attributes import differing
 from genbench.testing.subject import ConformanceError, NotApplicableError, Subject, Trial
 from genbench.testing.where import explained

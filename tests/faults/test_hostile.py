@@ -130,7 +130,7 @@ def test_a_pickle_is_not_submitted(tmp_path, canary):
 GOOD = npy(images(0, 20))
 ARCHIVES = {
     "a member that climbs out": (npz({"../images.npy": GOOD}), "which is not what a run writes"),
-    "an absolute member": (npz({"/tmp/images.npy": GOOD}), "which is not what a run writes"),
+    "an absolute member": (npz({"/elsewhere/images.npy": GOOD}), "which is not what a run writes"),
     "one member too many": (npz({"images.npy": GOOD, "more.npy": GOOD}), "which is not what a run writes"),
     "nothing": (npz({}), "which is not what a run writes"),
     "a bomb": (npz({"images.npy": header((10**8, 1, 8, 8), size=1 << 24)}), "bytes: refused as a decompression bomb"),
