@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -150,5 +149,60 @@ def make():
     """The helpers above, by name."""
     return SimpleNamespace(
         study=study_of, pictures=pictures_of, pixels=pixels, rows=ROWS, labels=LABELS, Browser=Browser, wait_for=wait_for,
-        slow_machine=bool(os.environ.get("CI")),
+        answer_all=answer_all, fooled_by=fooled_by, results=results_of,
     )  # fmt: skip
+
+
+def answer_all(votes, study: Study, token: str, decide, *, ms=900, upto=None) -> str:
+    """A person who says `decide(trial)` to each trial, straight into the file -> their id."""
+    from genbench.judge.votes import Vote
+
+    votes.enter_study(study)
+    person = votes.enter(study, token, f"Person {token}").id
+    for trial in votes.trials(person)[:upto]:
+        votes.vote(study, person, Vote(trial.number, 0, decide(trial), ms))
+    return person
+
+
+def fooled_by(rates: dict[str, float], seed=0):
+    """Whoever is fooled by exactly this share of each owner's pictures (``real`` too), the same way at the second showing."""
+    seen: dict[str, int] = {}
+    said: dict[str, str] = {}
+
+    def decide(trial) -> str:
+        whose = owner(trial.left)
+        if trial.left not in said:
+            at = seen[whose] = seen.get(whose, 0) + 1
+            wrong = int(at * rates[whose] + 1e-9) > int((at - 1) * rates[whose] + 1e-9)
+            said[trial.left] = "real" if (whose == REAL) != wrong else "fake"
+        return said[trial.left]
+
+    return decide
+
+
+def results_of(folder: Path, track: str = "digits-20s", seeds=2) -> Path:
+    """A results folder of finished runs of dcgan, vae and noise (a control), with samples: blurred, shifted, random digits."""
+    import hashlib
+
+    from genbench.records import Environment, ModelRef, RunRecord, RunSpec, Score, Store
+    from genbench.track import shipped_tracks
+
+    chosen = next(one for one in shipped_tracks() if one.name == track)
+    store = Store(folder)
+    for at, name in enumerate(("dcgan", "vae", "noise")):
+        for seed in range(seeds):
+            family = "control" if name == "noise" else "gan"
+            model = ModelRef(name=name, family=family, source="x", distribution="x", version="1", digest="d" * 64)
+            spec = RunSpec(model=model, track=chosen, track_hash=chosen.hash, seed=seed, device="cpu-2")
+            images = np.random.default_rng(10 * at + seed).integers(0, 256, (chosen.num_samples, 1, 8, 8)).astype(np.uint8)
+            record = RunRecord(
+                spec=spec, status="done", started="2026-01-01T00:00:00+00:00",
+                scores=(Score(name="fid", value=10.0 * (at + 1) + seed, better="lower", extractor=chosen.extractor, protocol="p"),),
+                environment=Environment(
+                    genbench="0.1.0", python="3.11", torch="2", device="CPU", cores=2, threads=2, platform="Linux"
+                ),
+                digests={"samples": hashlib.sha256(images.tobytes()).hexdigest()},
+            )  # fmt: skip
+            where = store.commit(record).parent
+            np.savez(where / "samples.npz", images=images)
+    return folder

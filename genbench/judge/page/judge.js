@@ -59,10 +59,12 @@ function fetchAhead() {
 
 function fit() {
   // The largest whole number of device pixels for a pixel, nearest neighbour, the same for every image.
-  const style = getComputedStyle(stage), ratio = window.devicePixelRatio || 1;
-  const width = stage.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - parseFloat(style.columnGap) * (canvases.length - 1);
-  const height = stage.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
-  const room = Math.min(width / canvases.length, height, LIMIT[mode], Math.max(256, 16 * size));
+  const style = getComputedStyle(stage), ratio = window.devicePixelRatio || 1, tall = style.flexDirection === "column";
+  const [across, down] = tall ? [1, canvases.length] : [canvases.length, 1];
+  const share = (whole, before, after, gap, parts) => (whole - parseFloat(before) - parseFloat(after) - (parseFloat(gap) || 0) * (parts - 1)) / parts;
+  const width = share(stage.clientWidth, style.paddingLeft, style.paddingRight, style.columnGap, across);
+  const height = share(stage.clientHeight, style.paddingTop, style.paddingBottom, style.rowGap, down);
+  const room = Math.min(width, height, LIMIT[mode], Math.max(256, 16 * size));
   const scale = Math.max(1, Math.floor((room * ratio) / size));
   for (const canvas of canvases) {
     canvas.width = canvas.height = size * scale;
