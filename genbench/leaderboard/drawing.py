@@ -118,11 +118,21 @@ def round_values(low: float, high: float, steps: Sequence[float]) -> list[float]
     return [value for value in values if low <= value <= high]
 
 
-def label_points(figure: Any, axes: Any, points: Mapping[str, tuple[float, float]], best: set[str], theme: Theme) -> None:
-    """Write each point's name at the first of eight places around it that is free."""
+def label_points(
+    figure: Any,
+    axes: Any,
+    points: Mapping[str, tuple[float, float]],
+    best: set[str],
+    theme: Theme,
+    nameless: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Write each point's name at the first of eight places around it that is free, those of `best` first, and even where none is.
+
+    Another name for which there is no room is left out. `nameless` are points to keep clear of too.
+    """
     with quiet():
         figure.canvas.draw()
-    taken = [axes.transData.transform(point) for point in points.values()]
+    taken = axes.transData.transform([*points.values(), *nameless])
     boxes: list[tuple[float, float, float, float]] = [(x - 6, y - 6, x + 6, y + 6) for x, y in taken]
     offsets = [
         (9, 0, "left"),
@@ -135,8 +145,8 @@ def label_points(figure: Any, axes: Any, points: Mapping[str, tuple[float, float
         (-8, -11, "right"),
     ]
     renderer = figure.canvas.get_renderer()
-    for label, point in sorted(points.items(), key=lambda item: (item[1], item[0])):
-        text = None
+    for label, point in sorted(points.items(), key=lambda item: (item[0] not in best, item[1], item[0])):
+        text: Any = None
         for dx, dy, align in offsets:
             if text is not None:
                 text.remove()
@@ -147,6 +157,10 @@ def label_points(figure: Any, axes: Any, points: Mapping[str, tuple[float, float
             box = (extent.x0, extent.y0, extent.x1, extent.y1)
             if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes):
                 break
+        else:
+            if label not in best:
+                text.remove()
+                continue
         boxes.append(box)
 
 

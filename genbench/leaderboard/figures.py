@@ -21,6 +21,8 @@ _COST_TITLES: dict[Cost, str] = {
     "sample_throughput": "sampling images/s (faster →)",
     "train_peak_bytes": "peak memory of training, MiB (smaller ←)",
 }
+_MOST_NAMED = 24
+"""Models with a name and a colour in one figure: more could not be read."""
 _REACH = 4.0
 """How many times above the worst model, or below the best, a control's line may lie before it would squeeze the models together."""
 
@@ -44,15 +46,23 @@ def draw_curves(table: Table, theme: Theme) -> bytes | None:
     lines = [(row, line) for row in table.rows if (line := curve(row, table))]
     if not lines:
         return None
-    figure, (axes,) = canvas(theme)
-    draw_lines(axes, lines, table, theme, levels(table))
+    horizontal = levels(table)
+    figure, (axes,) = canvas(theme, height=max(4.3, 0.9 + 0.17 * (min(len(lines), _MOST_NAMED) + len(horizontal))))
+    draw_lines(axes, lines, table, theme, horizontal)
     return rendered(figure)
 
 
 def draw_lines(axes: Any, lines: Sequence[tuple[Row, Line]], table: Table, theme: Theme, across: Sequence[tuple[str, float]] = ()) -> None:
-    """Curves of some rows, and horizontal lines `across`, into log axes, each with its name at its end."""
+    """Curves of some rows, and horizontal lines `across`, into log axes, with their names at their ends; beyond `_MOST_NAMED` thin ones."""
     labels = []
-    for position, (row, line) in enumerate(lines):
+    if rest := lines[_MOST_NAMED:]:
+        from matplotlib.collections import LineCollection
+
+        axes.add_collection(
+            LineCollection([list(zip(line.x, line.median, strict=True)) for _, line in rest], colors=theme.ink, linewidths=0.6, alpha=0.25)
+        )
+        axes.autoscale_view()
+    for position, (row, line) in enumerate(lines[:_MOST_NAMED]):
         colour, marker = look(position, theme)
         axes.plot(
             line.x,
@@ -85,7 +95,8 @@ def draw_lines(axes: Any, lines: Sequence[tuple[Row, Line]], table: Table, theme
 def draw_pareto(table: Table, theme: Theme, cost: Cost = "train_throughput") -> bytes | None:
     """FID against images/s or memory, both log, with the front -> SVG; None with fewer than two models to show.
 
-    Dotted: controls and real data whose FID is within reach; those far above or below are named at the edge they lie beyond.
+    Dotted: controls and real data whose FID is within reach; those far above or below are named at the edge they lie beyond. Of more than
+    `_MOST_NAMED` models the front and the best have names, the others are small dots.
     """
     unit = 2**20 if cost == "train_peak_bytes" else 1
     points = {label: (x / unit, y) for label, (x, y) in quality_and_cost(table, cost).items()}
@@ -101,14 +112,18 @@ def draw_pareto(table: Table, theme: Theme, cost: Cost = "train_throughput") -> 
     axes.step([x for x, _ in corners], [y for _, y in corners], where=where, color=theme.ink, alpha=0.5, linewidth=1.2, zorder=1)
     curves = [row for row in table.rows if curve(row, table)]
     coloured = {row.label: position for position, row in enumerate(curves or table.rows)}
-    for label, (x, y) in points.items():
+    ranked = sorted(points, key=lambda label: (label not in best, points[label][1], label))
+    named, rest = ranked[:_MOST_NAMED], [points[label] for label in ranked[_MOST_NAMED:]]
+    axes.scatter([x for x, _ in rest], [y for _, y in rest], s=12, color=theme.ink, alpha=0.3, linewidth=0, zorder=2)
+    for label in named:
+        x, y = points[label]
         colour, marker = look(coloured.get(label, len(coloured)), theme)
         axes.scatter([x], [y], s=52, color=colour, marker=marker, edgecolor=theme.paper, linewidth=0.8, zorder=3)
     axes.margins(0.22)
     _draw_levels(axes, _table_levels(table), [y for _, y in points.values()], theme)
     for axis in (axes.xaxis, axes.yaxis):
         plain_ticks(axis)
-    label_points(figure, axes, points, set(best), theme)
+    label_points(figure, axes, {label: points[label] for label in named}, set(best), theme, rest)
     axes.set_xlabel(_COST_TITLES[cost])
     axes.set_ylabel("FID (better ↓)")
     return rendered(figure)

@@ -102,7 +102,7 @@ def compare(record: RunRecord, found: Sequence[Score], of: Origin, judge: Judge 
                 score=key, of=of, recorded=score.value, found=other.value, tolerance=verdict.tolerance, ok=verdict.ok, note=verdict.note
             )  # fmt: skip
         elif of == "stored samples" and score.n_fake == 0:
-            note = "said by the model of held-out images: tier 2 asks it again"
+            note = "asked of the model: tier 2"
             yield Compared(score=key, of=of, recorded=score.value, found=None, ok=None, note=note)
         else:
             yield Compared(score=key, of=of, recorded=score.value, found=None, ok=False, note="no metric of the track gives it")

@@ -105,3 +105,18 @@ def test_nothing_to_draw(tmp_path, make):
     table = table_of(tmp_path, make, make.record("a", 0, 10.0))
     assert draw_curves(table, THEMES[0]) is None
     assert draw_pareto(table, THEMES[0]) is None
+
+
+def test_of_very_many_models_the_front_and_the_best_are_named(tmp_path, make):
+    records = [
+        make.record(f"m{k:03}", 0, 10.0 + k, speed=2000.0 if k == 99 else 500.0 - k, curve=make.falling(10.0 + k)) for k in range(100)
+    ]
+    table = table_of(tmp_path, make, *records)
+    for draw in (draw_curves, draw_pareto):
+        few = draw(table_of(tmp_path / draw.__name__, make, *records[:10]), THEMES[0])
+        many = draw(table, THEMES[0])
+        assert ET.fromstring(many).tag.endswith("svg")
+        assert len(many) < 6 * len(few)
+    (best, *_) = table.rows
+    assert best.label == "m000"
+    assert front(table) == ["m000", "m099"]
