@@ -52,7 +52,9 @@ def main() -> None:
         app()
     except GenbenchError as error:
         _exit(f"genbench: {error}", 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:  # typer's word for Ctrl-C
+            raise
         _exit("genbench: interrupted; the same command resumes", 130)
     except BrokenPipeError:
         sys.stderr.close()

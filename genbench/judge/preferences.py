@@ -73,15 +73,17 @@ def expected(strengths: Floats) -> Floats:
 
 def strengths(ballots: Ballots, seed: int = 0, bootstraps: int = BOOTSTRAPS // 4) -> list[Strength]:
     """Votes -> every model's strength with 95 % intervals: people drawn with replacement, ± t quantile of people less one x the
-    bootstrap's standard error; shares on the scale of their log odds, so that they stay within 0 and 1."""
-    points = ballots.points
-    people, models = len(points), points.shape[1]
+    bootstrap's standard error; shares on the scale of their log odds, so that they stay within 0 and 1. Of one person alone votes are
+    drawn, with the quantile of two people: how far others would differ is not known."""
+    people, models = ballots.won.shape[:2]
+    points = ballots.points if people > 1 else single_votes(ballots)
+    units = len(points)
     own = bradley_terry(points.sum(0), PRIOR)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(people, np.full(people, 1 / people), size=bootstraps).astype(np.float64)
+    drawn = rng.multinomial(units, np.full(units, 1 / units), size=bootstraps).astype(np.float64)
     fits = np.stack([bradley_terry(np.tensordot(times, points, 1), PRIOR) for times in drawn])
     shares = np.stack([expected(one) for one in fits])
-    wider = t_quantile(max(people - 1, 1)) * (people / max(people - 1, 1)) ** 0.5
+    wider = t_quantile(max(people - 1, 1)) * (units / max(units - 1, 1)) ** 0.5
     halves = wider * fits.std(0, ddof=1)
     odds = np.log(expected(own) / (1 - expected(own)))
     odds_halves = wider * np.log(shares / (1 - shares)).std(0, ddof=1)
@@ -92,6 +94,20 @@ def strengths(ballots: Ballots, seed: int = 0, bootstraps: int = BOOTSTRAPS // 4
         )
         for at in range(models)
     ]
+
+
+def single_votes(ballots: Ballots) -> Floats:
+    """All people's votes one by one -> (votes, models, models) points of each."""
+    models = ballots.won.shape[1]
+    found = []
+    for first in range(models):
+        for second in range(models):
+            one = np.zeros((models, models))
+            one[first, second] = 1
+            found += [one] * int(ballots.won[:, first, second].sum())
+            if first < second:
+                found += [(one + one.T) / 2] * int(ballots.tied[:, first, second].sum())
+    return np.stack(found)
 
 
 def _share(log_odds: float) -> float:

@@ -115,7 +115,8 @@ def check(study: Study) -> Study:
     else:
         needed = {REAL: trials // 2} | {entrant.row: -(-(trials // 2) // models) for entrant in study.entrants}
     if trials % 2:
-        raise GenbenchError(f"judge: --trials {trials} is odd; half of the images are real: an even number works")
+        halves = "models stand left as often as right" if study.mode == "which-is-better" else "half of the images are real"
+        raise GenbenchError(f"judge: --trials {trials} is odd; {halves}: an even number works")
     names = {entrant.row: entrant.label for entrant in study.entrants} | {REAL: "real images of the test split"}
     for key, count in needed.items():
         there = len(study.pictures[key])

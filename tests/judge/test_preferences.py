@@ -97,6 +97,17 @@ def test_people_of_one_mind_give_narrower_intervals_than_people_divided():
     assert 0 < wide.low < wide.value < wide.high < 1
 
 
+def test_one_person_alone_is_no_certainty():
+    votes = [(0, 0, 1, "left")] * 12 + [(0, 0, 1, "right")] * 5 + [(0, 1, 0, "tie")] * 3
+    one = preferences.ballots(votes, 1, 2)
+    assert preferences.single_votes(one).sum(0).tolist() == one.points[0].tolist() == [[0, 13.5], [6.5, 0]]
+    assert len(preferences.single_votes(one)) == 20
+    found = preferences.strengths(one)[0]
+    assert found.preferred.low < 0.2
+    assert found.preferred.high > 0.9
+    assert found.strength.low < 0 < found.strength.high
+
+
 @pytest.mark.slow
 def test_intervals_of_shares_hold_the_truth():
     found = planning.expect(planning.Supposed("which-is-better", 4), 15, 60, studies=200)

@@ -218,6 +218,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(home, sent):
     time.sleep(1)
     process.send_signal(sent)
     assert process.wait(30) == 130, (home / "said").read_text()
+    assert (home / "said").read_text().endswith("genbench: interrupted; the same command resumes\n")
     assert not list((home / "results").rglob("record.json"))
     assert not list((home / "results").rglob("lease"))
     assert sweep(home).returncode == 0
