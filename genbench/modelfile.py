@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, get_args
 
 from genbench.errors import GenbenchError, unknown
@@ -60,10 +61,18 @@ def load_model_file(source: str) -> Entry[ModelSpec]:
     return Entry(spec, "unpackaged", "", digest, f"{path.resolve()}:{cls.__name__}")
 
 
+class _Source(importlib.machinery.SourceFileLoader):
+    """Neither reads nor writes bytecode: a full disk truncates it, and an edit of equal length within a second is not noticed by it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compiled from the source each time."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _import_file(path: Path, digest: str) -> ModuleType:
     # A name of its own, so that a file called random.py or torch.py shadows nothing.
     name = f"genbench_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}_{digest[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

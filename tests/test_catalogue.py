@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import py_compile
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -324,6 +327,16 @@ def test_a_file_shadows_no_module_and_finds_its_neighbours(tmp_path):
     assert entry.spec.cls.depth == 7
     assert entry.spec.family == "other"
     assert not hasattr(random, "Model")
+
+
+def test_bytecode_of_a_file_is_neither_trusted_nor_left_behind(tmp_path):
+    path = write(tmp_path, MODEL)
+    cached = Path(importlib.util.cache_from_source(str(path)))
+    assert load_model_file(f"{path}:Model").name == "Model"
+    assert not cached.exists()
+    py_compile.compile(str(path), cfile=str(cached))
+    cached.write_bytes(cached.read_bytes()[:100])  # what a full disk leaves
+    assert load_model_file(f"{path}:Model").name == "Model"
 
 
 def test_the_only_model_of_a_file_needs_no_name(tmp_path):
