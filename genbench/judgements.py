@@ -91,7 +91,7 @@ class Judgement(Part):
     """Scores of no single model: the error on real images."""
     meetings: tuple[Meeting, ...] = ()
     votes_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the votes as ``genbench judge export`` writes them."""
+    """Of this study's votes, of all people who gave any, in the form of ``genbench judge export``."""
 
     @model_validator(mode="after")
     def _fits(self) -> Judgement:

@@ -6,6 +6,7 @@ import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -38,7 +39,7 @@ def serve_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8420,
     address: Annotated[str, typer.Option(help="Listen here; other than loopback only with --token.")] = "127.0.0.1",
     token: Annotated[str, typer.Option(help="What others must have in their link: 16 characters or more.")] = "",
-    name: Annotated[list[str] | None, typer.Option(help="A name that people reach this machine by, like lab.local.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="What people type to reach it, like lab.local, or its proxy's name.")] = None,
 ) -> None:
     """Open a page where people judge samples of recorded runs, beside held-out real images or each other.
 
@@ -58,7 +59,7 @@ def serve_command(
     study, pictures = serve.prepare_study(results, track, models or [], choice, device)
     host = names[0] if names else f"[{address}]" if ":" in address else address
     print(f"{study.title}: {', '.join(entrant.label for entrant in study.entrants)}; study {study.id}")
-    print(f"open http://{host}:{port}/{f'?token={token}' if token else ''}   (Ctrl-C ends)", flush=True)
+    print(f"open http://{host}:{port}/{f'?token={quote(token)}' if token else ''}   (Ctrl-C ends)", flush=True)
     serve.serve(study, pictures, results, where, gate)
 
 

@@ -62,21 +62,26 @@ def export(results: Path, track: str, out: Path) -> tuple[Path, Path, int]:
 
 
 def merge(results: Path, path: Path) -> dict[str, tuple[int, int]]:
-    """Add the votes that `export` wrote -> title of each study: new people, new votes. What is here already is counted once.
+    """Add the votes that `export` wrote -> title and id of each study: new people, new votes. What is here already is counted once.
 
-    Raises GenbenchError where the files are not what `export` writes or contradict what is here; of that study nothing is added then.
+    Raises GenbenchError where the files are not what `export` writes, before anything is added, or where a study's votes contradict
+    what is here: none of its votes are added then, those of the other studies are.
     """
     known = _read_studies(_beside(path))
     sheets: dict[str, list[Sheet]] = {}
     for study, sheet in _read_sheets(path, known):
         sheets.setdefault(study, []).append(sheet)
-    found = {}
+    found, problems = {}, []
     for identity, one in known.items():
         votes = Votes(database(results, one.track), create=True)
         try:
-            found[one.title] = votes.merge(one, sheets.get(identity, []))
+            found[f"{one.title}, study {identity}"] = votes.merge(one, sheets.get(identity, []))
+        except GenbenchError as error:
+            problems.append(str(error))
         finally:
             votes.close()
+    if problems:
+        raise GenbenchError("; ".join(problems))
     return found
 
 

@@ -6,16 +6,16 @@ this very origin; at an address that others can reach, everything needs the toke
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ACCESS = "genbench-judge-access"
 MOST_BODY = 4096
 """Bytes of a request; an answer has less than 100."""
 HEADERS = {
@@ -47,6 +47,11 @@ class Gate:
     """Values of the Host header: ``127.0.0.1:8420``, lower case."""
     token: str = ""
     """What everybody must show, once, in the address; empty on a loopback address."""
+
+    @property
+    def cookie(self) -> str:
+        """What remembers the token in a browser. Cookies know no ports: another page of this machine has another."""
+        return f"genbench-judge-access-{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
 
 
 class Guard:
@@ -93,30 +98,24 @@ def _refusal(scope: Scope, gate: Gate) -> Response | None:
         length = headers.get("content-length", "")
         if not length.isascii() or not length.isdigit() or int(length) > MOST_BODY:
             return PlainTextResponse(f"At most {MOST_BODY} bytes, and their number in the header.", 413)
-    if gate.token and not _equal(cookie(headers, ACCESS), gate.token):
+    if gate.token and not _equal(cookie(headers, gate.cookie), gate.token):
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if method == "POST" or not _equal(given, gate.token):
             return _elsewhere(headers) or PlainTextResponse("Open the whole link that you were given, token and all.", 403)
         entered = RedirectResponse("/", 303)
-        entered.set_cookie(ACCESS, gate.token, httponly=True, samesite="strict")
+        entered.set_cookie(gate.cookie, gate.token, httponly=True, samesite="strict")
         return entered
-    if method == "GET" and "cookie" not in headers:
-        return _elsewhere(headers)
-    return None
+    return _elsewhere(headers) if method == "GET" else None
 
 
 def _elsewhere(headers: Headers) -> Response | None:
-    """For a first request that another site's link led to."""
-    return HTMLResponse(_FROM_ELSEWHERE) if headers.get("sec-fetch-site") == "cross-site" and "cookie" not in headers else None
+    """For a request that another site's link led to, whatever other cookies it carries."""
+    return HTMLResponse(_FROM_ELSEWHERE) if headers.get("sec-fetch-site") == "cross-site" else None
 
 
 def cookie(headers: Headers, name: str) -> str:
     """The value of a cookie; empty where there is none."""
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+    return cookie_parser(headers.get("cookie", "")).get(name, "")
 
 
 def _equal(one: str, other: str) -> bool:

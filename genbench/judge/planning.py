@@ -67,7 +67,7 @@ def expect(supposed: Supposed, people: int, trials: int, studies: int = 100, see
 def _realism(supposed: Supposed, people: int, trials: int, rng: np.random.Generator) -> tuple[float, bool]:
     """One study -> half-width of a model's HYPE∞ and whether the interval holds the truth."""
     answers = simulated_answers(supposed, people, trials, rng)
-    found = realism.rate(answers, realism.hype, len(answers.fake), seed=int(rng.integers(2**31)))
+    found = realism.rate(answers, realism.hype, seed=int(rng.integers(2**31)))
     return (found.high - found.low) / 2, found.low <= supposed.error <= found.high
 
 

@@ -99,18 +99,24 @@ def _resampled(sums: Floats, statistic: Statistic, rng: np.random.Generator, boo
     return float(values.var(ddof=1)) * groups / max(groups - 1, 1)
 
 
-def rate(answers: Answers, statistic: Statistic, shown: int, seed: int = 0) -> Estimate:
+def rate(answers: Answers, statistic: Statistic, seed: int = 0) -> Estimate:
     """A rate with the interval of Korn & Graubard 1998: Clopper and Pearson's at the number of independent answers that the bootstrap's
-    variance is worth, which t quantiles of few people make smaller still. It holds at 0 and 1 too."""
+    variance is worth, which t quantiles of few people make smaller still. It holds at 0 and 1 too, and for one person alone."""
     value = float(statistic(answers.sums()))
-    people = len(np.unique(answers.person))
-    effective = float(shown)
+    people, shown = len(np.unique(answers.person)), len(answers.person)
+    effective = _worth(answers)
     if 0 < value < 1:
         spread = variance(answers, statistic, seed)
         effective = min(effective, value * (1 - value) / spread) if spread > 0 else effective
-    if people > 1:
-        effective *= (t_quantile(max(shown - 1, 1)) / t_quantile(people - 1)) ** 2
+    effective *= (t_quantile(max(shown - 1, 1)) / t_quantile(max(people - 1, 1))) ** 2
     return Estimate(value, *clopper_pearson(value * effective, effective))
+
+
+def _worth(answers: Answers) -> float:
+    """How many answers of one kind a mean of two rates is worth at most: few fakes beside many real images are few."""
+    fakes = int(answers.fake.sum())
+    reals = len(answers.fake) - fakes
+    return 4 / (1 / fakes + 1 / reals) if fakes and reals else float(len(answers.fake))
 
 
 def real_number(answers: Answers, statistic: Statistic, seed: int = 0) -> Estimate:

@@ -104,15 +104,15 @@ def _realism(study: Study, firsts: _Firsts, people: int) -> _Found:
             fakes = realism.of_model(whole, own)
             numbers = {"n_fake": int(own.sum()), "n_real": int((~fake).sum())}
             scores = (
-                _score("hype", realism.rate(answers, realism.hype, len(answers.fake)), "higher", **numbers),
-                _score("fakes_error", realism.rate(fakes, realism.fakes_error, len(fakes.fake)), "higher", n_fake=numbers["n_fake"]),
+                _score("hype", realism.rate(answers, realism.hype), "higher", **numbers),
+                _score("fakes_error", realism.rate(fakes, realism.fakes_error), "higher", n_fake=numbers["n_fake"]),
                 _score("d_prime", realism.real_number(answers, realism.d_prime), "lower", **numbers),
             )
         models.append(_judged(study, entrant.row, int(own.sum()), scores))
     overall: tuple[Score, ...] = ()
     if (~fake).any():
         reals = realism.of_model(whole, ~fake)
-        overall = (_score("reals_error", realism.rate(reals, realism.reals_error, len(reals.fake)), "neither", n_real=len(reals.fake)),)
+        overall = (_score("reals_error", realism.rate(reals, realism.reals_error), "neither", n_real=len(reals.fake)),)
     return tuple(models), overall, ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Sequence
@@ -40,16 +41,19 @@ class Choice:
 
 
 def prepare_study(results: Path, track: str, models: Sequence[str], choice: Choice, device: str = "") -> tuple[Study, Pictures]:
-    """Rows of a results folder, named as in the tables (all that have samples where none is), -> a study and its pictures.
+    """Rows of a results folder, named as in the tables (all models that have samples where none is), -> a study and its pictures.
 
     Raises GenbenchError.
     """
     table = find_table(read(results).tables, models or [track], track, device)
-    rows = [find_row(table, name) for name in models] or [row for row in table.all_rows if any(map(_has_samples, row.runs))]
+    rows = [find_row(table, name) for name in models] or [row for row in table.rows if any(map(_has_samples, row.runs))]
     if not rows:
         raise GenbenchError(f"judge: no finished run on {track} has its samples.npz beside it in {results}")
     if len({row.id for row in rows}) < len(rows):
         raise GenbenchError(f"judge: {', '.join(models)} name the same row more than once")
+    real = [row.label for row in rows if _shows_real_images(row)]
+    if real and choice.mode == "real-or-fake":
+        raise GenbenchError(f"judge: {', '.join(real)} shows real images, which nobody can call generated; --mode which-is-better takes it")
     if choice.exposure_ms is not None and not 100 <= choice.exposure_ms <= 1000:
         raise GenbenchError(f"judge: --exposure {choice.exposure_ms} ms; 100 to 1000 ms can be judged")
     if not studies.FEWEST_TRIALS <= choice.trials <= 2000 or choice.pool < 1:
@@ -73,6 +77,11 @@ def _has_samples(run: Run) -> bool:
     return run.done and (run.path.parent / "samples.npz").exists()
 
 
+def _shows_real_images(row: Row) -> bool:
+    """Whether a row is a control whose samples are images of the data set."""
+    return row.control and (row.model.holdout or any(flag.startswith("memorised") for run in row.runs for flag in run.record.flags))
+
+
 def _entrant(row: Row) -> Entrant:
     runs = tuple(
         Shown(seed=run.seed, samples=run.record.digests["samples"]) for run in row.runs if run.done and "samples" in run.record.digests
@@ -94,10 +103,12 @@ def gate_for(address: str, port: int, token: str, names: Sequence[str]) -> Gate:
         )
     if every and not names:
         raise GenbenchError(f"judge: {address} is every address of this machine: say with --name what people type, like --name lab.local")
-    hosts = ["127.0.0.1", "localhost", "[::1]"] if loopback else [] if every else [f"[{address}]" if ":" in address else address]
-    hosts += [name.lower() for name in names]
-    bare = {host for host in hosts if port in (80, 443)}
-    return Gate(frozenset({f"{host}:{port}" for host in hosts} | bare), token)
+    written = f"[{address}]" if ":" in address else address.lower()
+    hosts = {"127.0.0.1", "localhost", "[::1]", written} if loopback else set() if every else {written}
+    known = {f"{host}:{port}" for host in hosts} | {host for host in hosts if port in (80, 443)}
+    for name in map(str.lower, names):  # behind a proxy people type the name with its port, or with none
+        known |= {name} if re.search(r":\d+$", name) else {name, f"{name}:{port}"}
+    return Gate(frozenset(known), token)
 
 
 def is_loopback(address: str) -> bool:

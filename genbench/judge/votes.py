@@ -219,8 +219,8 @@ class Votes:
             place = _place(db, person)
             if (vote.trial, vote.attempt) != (place.done, place.attempt) or place.done >= place.total:
                 raise ConflictError("this trial is not the next")
-            ms = min(max(vote.ms, 0), LONGEST_MS)
-            db.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?)", (person, vote.trial, vote.attempt, vote.answer, ms, vote.shown_ms))
+            ms, shown_ms = (value if value is None else min(max(value, 0), LONGEST_MS) for value in (vote.ms, vote.shown_ms))
+            db.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?)", (person, vote.trial, vote.attempt, vote.answer, ms, shown_ms))
         return True
 
     def undo(self, person: str, trial: int, attempt: int) -> bool:
@@ -264,14 +264,16 @@ class Votes:
             with self._writing() as db:
                 people = [_merge_sheet(db, study, sheet) for sheet in sheets]
         except sqlite3.IntegrityError as error:
-            raise GenbenchError(f"votes of study {study.id} do not fit together: {error}; nothing was added") from None
+            raise GenbenchError(f"votes of study {study.id} do not fit together: {error}; none of its votes was added") from None
         return sum(new for new, _ in people), sum(votes for _, votes in people)
 
 
 def _merge_sheet(db: sqlite3.Connection, study: Study, sheet: Sheet) -> tuple[bool, int]:
     """One person's trials, votes and undos -> whether the person is new, and how many votes are."""
     person = sheet.person
-    clash = GenbenchError(f"person {person.id} ({person.nickname}) is here with other trials or answers; nothing was added")
+    clash = GenbenchError(
+        f"person {person.id} ({person.nickname}) is here with other trials or answers; no vote of study {study.id} was added"
+    )
     held = db.execute("SELECT study, nickname FROM people WHERE id = ?", (person.id,)).fetchone()
     if held is None:
         db.execute("INSERT INTO people VALUES (?, ?, ?, NULL, NULL, ?)", (person.id, study.id, person.nickname, person.finished))

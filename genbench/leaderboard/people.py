@@ -111,7 +111,8 @@ def _key(judgement: Judgement, name: str, suffix: str) -> str:
 
 def _cell(score: Score) -> Cell:
     half = (score.interval[1] - score.interval[0]) / 2 if score.interval else None
-    told = f"95 % interval {score.interval[0]:.3f} to {score.interval[1]:.3f}, over people and images" if score.interval else ""
+    over = "people" if score.name == "preferred" else "people and images"
+    told = f"95 % interval {score.interval[0]:.3f} to {score.interval[1]:.3f}, over {over}" if score.interval else ""
     return Cell({}, score.value, half, score.value, note=told)
 
 

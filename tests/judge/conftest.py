@@ -50,11 +50,13 @@ def pictures_of(study: Study) -> Pictures:
 
 
 SERVER = """
-import json, sys
+import itertools, json, secrets, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import pictures_of
 from genbench.judge import serve, study
+seeds = itertools.count(int(sys.argv[4]))  # the same trials for the same people: of 95 % intervals one in twenty would fail by chance
+secrets.randbits = lambda bits: next(seeds)
 about, results, port = study.parse(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 where = serve.bind("127.0.0.1", port)
 gate = serve.gate_for("127.0.0.1", where.getsockname()[1], "", [])
@@ -69,12 +71,13 @@ class Server:
     def __init__(self, study: Study, results: Path) -> None:
         self.study = study
         self.results = results
-        self.port = 0
+        self.port = self.starts = 0
         self.start()
 
     def start(self) -> None:
         code = SERVER.format(tests=str(Path(__file__).parent))
-        command = [sys.executable, "-c", code, self.study.model_dump_json(), str(self.results), str(self.port)]
+        command = [sys.executable, "-c", code, self.study.model_dump_json(), str(self.results), str(self.port), str(1000 * self.starts + 1)]
+        self.starts += 1
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline())
 

@@ -350,6 +350,21 @@ def test_a_link_from_another_site_finds_the_session_again(joined):
     strict = Client(browser.client.app).get(URL + "/judge", headers={"Sec-Fetch-Site": "cross-site"})
     assert 'http-equiv="refresh"' in strict.text  # asks once more, from here
     assert "set-cookie" not in strict.headers
+    other = {"Sec-Fetch-Site": "cross-site", "Cookie": "_xsrf=2|of|another|page"}  # lax cookies of other pages at this host do come
+    assert 'http-equiv="refresh"' in Client(browser.client.app).get(URL + "/", headers=other).text
+
+
+def test_cookies_of_other_pages_at_this_host_are_no_hindrance(desk, make):
+    _, app = desk(make.study(), token="s3cret-s3cret-s3cret")
+    client = Client(app)
+    linked = client.get(URL + "/", headers={"Sec-Fetch-Site": "cross-site", "Cookie": "_xsrf=1"})
+    assert 'http-equiv="refresh"' in linked.text  # after the redirect of a followed link, before our strict cookie comes
+    client.get(URL + "/?token=s3cret-s3cret-s3cret")
+    ((name, value),) = client.cookies.items()
+    for before in ('prefs={"a": "b, c"}; ', "odd[]name=1; ", "=; "):
+        fresh = Client(app)
+        assert fresh.get(URL + "/", headers={"Cookie": f"{before}{name}={value}"}).status_code == 200
+    assert name != Gate(frozenset(), "another-token-16-x").cookie
 
 
 def test_it_listens_on_loopback_unless_told_otherwise_with_a_token():
@@ -370,5 +385,9 @@ def test_it_listens_on_loopback_unless_told_otherwise_with_a_token():
     with pytest.raises(GenbenchError, match="--name"):
         gate_for("0.0.0.0", 8420, "x" * 16, [])
     assert gate_for("0.0.0.0", 80, "x" * 16, ["Lab.local"]).hosts == {"lab.local", "lab.local:80"}
+    assert "127.0.0.2:8420" in gate_for("127.0.0.2", 8420, "", []).hosts
+    behind = gate_for("127.0.0.1", 8420, "x" * 16, ["lab.example", "lab.example:8443"]).hosts  # a proxy that keeps Host
+    assert behind >= {"lab.example", "lab.example:8420", "lab.example:8443"}
+    assert "lab.example:8443:8420" not in behind
     with pytest.raises(GenbenchError, match="no IP address"):
         is_loopback("example.org")

@@ -61,8 +61,9 @@ def begin(page, nickname):
 
 
 def ready(page):
-    """A trial is on the screen and waits."""
+    """A trial is on the screen, and has been for so long that a double click is over."""
     page.wait_for_selector("#trial:not([hidden]) #answers:not(.waiting)")
+    page.wait_for_timeout(160)
 
 
 def counted(page, text):
@@ -249,11 +250,24 @@ def test_keys_held_down_or_pressed_too_early_answer_nothing(serving, opened, mak
     assert page.inner_text("#count") == "1 of 22"
 
 
+def test_a_double_click_answers_one_trial(serving, opened, make):
+    server = serving(make.study(trials=20, pool=20))
+    page = opened(DESK, server.url)
+    begin(page, "")
+    page.dblclick("#answers [data-answer=real]", delay=10)
+    counted(page, "1 of 22")
+    page.wait_for_selector("#answers:not(.waiting):not(:has(.chosen))")
+    page.click("#answers [data-answer=real]")  # as the next picture comes
+    page.wait_for_timeout(250)
+    assert page.inner_text("#count") == "1 of 22"
+
+
 def test_the_page_does_not_go_on_before_a_vote_is_on_disk(serving, opened, make):
     server = serving(make.study(trials=20, pool=20))
     page = opened(DESK, server.url)
     begin(page, "")
     give(page, "real", False)
+    ready(page)
     server.kill()
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("#status.problem")
@@ -285,9 +299,9 @@ def test_a_page_of_another_site_can_neither_vote_nor_read_nor_frame(serving, ope
         """async (url) => {
           const tried = [];
           const body = JSON.stringify({ trial: 0, attempt: 0, answer: "real", ms: 1 });
-          for (const options of [{ mode: "no-cors" }, {}, { headers: { "Content-Type": "application/json" } }])
+          for (const options of [{ mode: "no-cors" }, {}, { headers: { "Content-Type": "application/json" } }]) {
             const asked = { method: "POST", credentials: "include", body, ...options };
-            tried.push(await fetch(url + "/vote", asked).then((a) => a.type, () => "refused"));
+            tried.push(await fetch(url + "/vote", asked).then((a) => a.type, () => "refused")); }
           tried.push(await fetch(url + "/state", { credentials: "include" }).then((a) => a.text(), () => "refused"));
           const form = document.createElement("form");
           Object.assign(form, { method: "post", action: url + "/leave", target: "_blank" });

@@ -28,6 +28,10 @@ def lab(tmp_path, make):
     votes.close()
 
 
+def named(study):
+    return f"{study.title}, study {study.id}"
+
+
 def sheets(folder, study):
     votes = Votes(database(folder, TRACK))
     try:
@@ -40,10 +44,10 @@ def test_an_import_gives_what_was_exported_and_a_second_one_adds_nothing(lab):
     folder, votes, study, _ = lab
     path, beside, people = exchange.export(folder / "a", TRACK, folder / "votes.csv")
     assert (path.name, beside.name, people) == ("votes.csv", "votes.studies.json", 2)
-    assert exchange.merge(folder / "b", path) == {study.title: (2, 65)}
+    assert exchange.merge(folder / "b", path) == {named(study): (2, 65)}
     assert sheets(folder / "b", study) == votes.sheets(study.id)
-    assert exchange.merge(folder / "b", path) == {study.title: (0, 0)}
-    assert exchange.merge(folder / "a", path) == {study.title: (0, 0)}
+    assert exchange.merge(folder / "b", path) == {named(study): (0, 0)}
+    assert exchange.merge(folder / "a", path) == {named(study): (0, 0)}
     ours, theirs = (report.judgements(folder / name)[0] for name in "ab")
     assert ours.model_copy(update={"made": theirs.made}) == theirs
 
@@ -59,9 +63,9 @@ def test_what_was_added_since_is_added_and_machines_merge_in_any_order(lab, make
     other.close()
     second = exchange.export(folder / "a", TRACK, folder / "second.csv")[0]
     third = exchange.export(folder / "c", TRACK, folder / "third.csv")[0]
-    assert exchange.merge(folder / "b", second) == {study.title: (0, 2)}
-    assert exchange.merge(folder / "b", third) == {study.title: (1, 44)}
-    assert exchange.merge(folder / "b", first) == {study.title: (0, 0)}  # an older state takes nothing back
+    assert exchange.merge(folder / "b", second) == {named(study): (0, 2)}
+    assert exchange.merge(folder / "b", third) == {named(study): (1, 44)}
+    assert exchange.merge(folder / "b", first) == {named(study): (0, 0)}  # an older state takes nothing back
     for path in (third, first, second):
         exchange.merge(folder / "d", path)
     assert sheets(folder / "d", study) == sheets(folder / "b", study)
@@ -87,9 +91,35 @@ def test_another_answer_to_the_same_trial_is_refused_as_a_whole(lab):
     at = next(at for at, line in enumerate(lines) if ",real,900" in line)
     lines[at] = lines[at].replace(",real,900", ",fake,900")
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(GenbenchError, match="other trials or answers; nothing was added"):
+    with pytest.raises(GenbenchError, match=f"other trials or answers; no vote of study {study.id} was added"):
         exchange.merge(folder / "a", path)
     assert votes.sheets(study.id) == before
+
+
+def test_a_study_that_contradicts_leaves_the_others_of_the_file(lab, make):
+    folder, votes, study, _ = lab
+    other = make.study(models=1)
+    make.answer_all(votes, other, "other", make.fooled_by({make.rows[0]: 0.3, REAL: 0.1}))
+    path = exchange.export(folder / "a", TRACK, folder / "votes.csv")[0]
+    here = Votes(database(folder / "b", TRACK), create=True)
+    with here._writing() as db:  # somebody else has that number here
+        db.execute("INSERT INTO studies VALUES (?, ?, ?)", (study.id, study.model_dump_json(), b"s"))
+        person = votes.sheets(study.id)[0].person.id
+        db.execute("INSERT INTO people VALUES (?, ?, 'Somebody', NULL, NULL, 0)", (person, study.id))
+    here.close()
+    with pytest.raises(GenbenchError, match=f"no vote of study {study.id} was added"):
+        exchange.merge(folder / "b", path)
+    assert sheets(folder / "b", other) == votes.sheets(other.id)
+    assert not any(sheet.votes for sheet in sheets(folder / "b", study))
+
+
+def test_two_studies_of_one_title_are_both_told(lab, make):
+    folder, votes, study, _ = lab
+    other = make.study(models=1)
+    make.answer_all(votes, other, "other", make.fooled_by({make.rows[0]: 0.3, REAL: 0.1}))
+    path = exchange.export(folder / "a", TRACK, folder / "votes.csv")[0]
+    assert other.title == study.title
+    assert exchange.merge(folder / "b", path) == {named(study): (2, 65), named(other): (1, 44)}
 
 
 def spoil(rows, **changes):

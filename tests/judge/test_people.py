@@ -49,7 +49,7 @@ def test_a_study_takes_rows_by_name_with_all_their_seeds_and_the_test_split(resu
     assert [run.seed for run in study.entrants[0].runs] == [0, 1]
     assert (study.size, study.channels, study.num_samples) == (8, 1, 300)
     everything, _ = prepare_study(results, "digits-20s", [], Choice(trials=40, pool=80))
-    assert {entrant.label for entrant in everything.entrants} == {"dcgan", "vae", "noise"}
+    assert {entrant.label for entrant in everything.entrants} == {"dcgan", "vae"}  # controls take part where they are named
     from genbench.datasets.prepare import prepare
 
     real = study.pictures[REAL][7]
@@ -59,6 +59,15 @@ def test_a_study_takes_rows_by_name_with_all_their_seeds_and_the_test_split(resu
     label = study.entrants[0].label
     (folder,) = (results / "runs" / "digits-20s" / label).glob(f"{seed}-*")
     assert np.array_equal(pictures._images[fake], np.load(folder / "samples.npz")["images"][int(index)])
+
+
+def test_real_images_are_no_fakes(results):
+    for path in (results / "runs" / "digits-20s" / "noise").glob("*/record.json"):
+        path.write_text(path.read_text().replace('"flags": []', '"flags": ["memorised: all of it"]'))
+    with pytest.raises(GenbenchError, match="noise shows real images, which nobody can call generated"):
+        prepare_study(results, "digits-20s", ["dcgan", "noise"], Choice(trials=40, pool=80))
+    study, _ = prepare_study(results, "digits-20s", ["dcgan", "noise"], Choice("which-is-better", trials=40, pool=80))
+    assert len(study.entrants) == 2
 
 
 def test_samples_that_are_not_those_of_the_record_are_refused(results):

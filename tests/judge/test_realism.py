@@ -81,7 +81,7 @@ def test_people_who_differ_widen_the_interval_more_than_many_votes_narrow_it():
     image = np.arange(1000)
     divided = Answers(person, image, np.ones(1000, bool), person < 3)  # three people are always fooled, seven never
     alike = Answers(person, image, np.ones(1000, bool), image % 10 < 3)  # everybody three times of ten
-    wide, narrow = (realism.rate(one, realism.fakes_error, 1000) for one in (divided, alike))
+    wide, narrow = (realism.rate(one, realism.fakes_error) for one in (divided, alike))
     assert wide.value == narrow.value == pytest.approx(0.3)
     assert wide.high - wide.low > 0.55
     assert narrow.high - narrow.low < 0.09
@@ -89,16 +89,28 @@ def test_people_who_differ_widen_the_interval_more_than_many_votes_narrow_it():
 
 def test_nobody_fooled_is_no_certainty():
     given = answers(np.repeat(np.arange(4), 10), np.arange(40), np.ones(40), np.zeros(40))
-    found = realism.rate(given, realism.fakes_error, 40)
+    found = realism.rate(given, realism.fakes_error)
     assert (found.value, found.low) == (0, 0)
     assert stats.binomtest(0, 40).proportion_ci(0.95, "exact").high < found.high < 0.3
 
 
 def test_one_person_alone_gives_an_interval_too():
     given = answers(np.zeros(40, int), np.arange(40), np.arange(40) % 2, np.arange(40) % 5 == 0)
-    for found in (realism.rate(given, realism.hype, 40), realism.real_number(given, realism.d_prime)):
+    for found in (realism.rate(given, realism.hype), realism.real_number(given, realism.d_prime)):
         assert math.isfinite(found.low)
         assert found.low < found.value < found.high
+    alone = realism.rate(answers(np.zeros(100, int), np.arange(100), np.ones(100), np.arange(100) < 30), realism.fakes_error)
+    two = realism.rate(answers(np.arange(200) % 2, np.arange(200), np.ones(200), np.arange(200) < 60), realism.fakes_error)
+    assert alone.high - alone.low > two.high - two.low > 0.5  # what one or two people say of others
+
+
+def test_few_fakes_beside_many_real_images_are_few():
+    person = np.tile(np.arange(10), 52)
+    fake = np.arange(520) < 20
+    given = answers(person, np.arange(520), fake, ~fake & (np.arange(520) % 20 == 0))  # no fake is taken for real
+    hype, fakes = realism.rate(given, realism.hype), realism.rate(realism.of_model(given, fake), realism.fakes_error)
+    assert (fakes.value, fakes.low) == (0, 0)
+    assert hype.high > 0.5 * fakes.high  # the reals alone say nothing of how often fakes deceive
 
 
 def test_swapping_real_and_fake_swaps_their_errors_and_leaves_hype_and_d_prime():

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from genbench.errors import GenbenchError
-from genbench.judge.votes import ConflictError, Vote, Votes, database, nickname_of
+from genbench.judge.votes import LONGEST_MS, ConflictError, Vote, Votes, database, nickname_of
 
 
 @pytest.fixture
@@ -48,6 +48,14 @@ def test_a_study_keeps_its_secret_and_two_studies_live_in_one_file(votes, make):
     assert [len(votes.sheets(study.id)) for study in (one, other)] == [1, 1]
     assert [sum(len(sheet.votes) for sheet in votes.sheets(study.id)) for study in (one, other)] == [1, 0]
     assert {study.id for study in votes.studies()} == {one.id, other.id}
+
+
+def test_times_are_stored_within_bounds_that_an_import_takes(votes, make):
+    study = make.study(exposure=250)
+    votes.enter_study(study)
+    person = votes.enter(study, "t", "Ada").id
+    votes.vote(study, person, Vote(0, 0, "real", 2**31 - 1, 2**31 - 1))
+    assert votes.sheet(person).votes == (Vote(0, 0, "real", LONGEST_MS, LONGEST_MS),)
 
 
 def test_answers_come_in_turn_and_the_first_stays(votes, make):

@@ -8,7 +8,7 @@ const find = (id) => document.getElementById(id);
 const [bar, count, undo, trial, stage, answers, rest, end, status] =
   ["bar", "count", "undo", "trial", "stage", "answers", "rest", "end", "status"].map(find);
 const canvases = [...document.querySelectorAll("canvas")];
-const FIXATION = 500, BLANK = 150, MASK = 200, LIMIT = { "real-or-fake": 448, "which-is-better": 400 };
+const FIXATION = 500, BLANK = 150, MASK = 200, QUICKEST = 150, LIMIT = { "real-or-fake": 448, "which-is-better": 400 };
 
 let state = null; // as the server last told it
 let shown = null; // {bitmaps, at, shownMs}: the trial that waits for an answer
@@ -138,16 +138,18 @@ async function present() {
   let now = began;
   while (now - began < exposure - 4) now = await frame();
   if (late()) return;
-  draw([mask]);
   const own = shown;
-  if (own) own.ms = Math.round((await frame()) - began);
+  own.pictures = [mask]; // before ms is told: from then on a resize draws again what is there
+  draw(own.pictures);
+  own.ms = Math.round((await frame()) - began);
   await pause(MASK);
-  if (!late()) { if (own) own.pictures = []; draw([]); }
+  if (!late()) { own.pictures = []; draw([]); }
 }
 
 async function give(answer) {
   if (!shown || trial.hidden) return;
   const { at, ms } = shown, now = performance.now();
+  if (now - at < QUICKEST) return; // the second half of a double click: nobody has seen the picture yet
   turn++; // a running exposure ends here
   shown = null;
   answers.classList.add("waiting");
@@ -191,6 +193,14 @@ document.addEventListener("keydown", (event) => {
   if (!act) return;
   event.preventDefault();
   if (!event.repeat) act();
+});
+document.addEventListener("visibilitychange", () => {
+  // A page that nobody sees draws no frames: the picture would still be there when they come back.
+  if (!document.hidden || !exposure || !shown || shown.ms !== null) return;
+  turn++;
+  shown.ms = Math.round(performance.now() - shown.at);
+  shown.pictures = [];
+  draw([]);
 });
 new ResizeObserver(() => {
   if (trial.hidden || !shown || (exposure && shown.ms === null)) return;
