@@ -21,6 +21,9 @@ ANOTHER_DRAW = math.sqrt(2) * 3.2905 / 1.9600
 """Half-widths of a 95 % interval that two independent draws of one model stay within in 999 of 1 000 cases, by the normal law."""
 LEVEL = 0.01
 """Share of honest runs that the test of a retrained model takes for better than they are."""
+WIDEST = 0.1
+"""Standard deviation of the logarithms of a row's other seeds beyond which they say nothing of how far retrained values may lie apart:
+whoever submits the row chose them, and their spread is what the recorded value may gain."""
 
 
 class Tolerance(NamedTuple):
@@ -65,12 +68,12 @@ class Verdict(NamedTuple):
 
 def of_same_pixels(recorded: Score, found: Score, slack: float = 1.0) -> Verdict:
     """A score of the same images, or (with `slack`) of the same draws computed elsewhere -> whether it is the recorded one."""
-    allowed = slack * tolerance(recorded)
+    allowed = slack * tolerance(found)  # what is recorded, its number of images too, may be anything
     if recorded.value is None or found.value is None:
         same = recorded.value is None and found.value is None
         return Verdict(same, None, "" if same else f"recorded {recorded.note or 'a value'}, found {found.note or 'a value'}")
-    if recorded.protocol != found.protocol:
-        return Verdict(False, None, f"protocol {found.protocol} here, {recorded.protocol or 'none'} recorded: not the same measure")
+    if other := _another_measure(recorded, found):
+        return Verdict(False, None, other)
     parts = [(recorded.value, found.value, 1.0), (recorded.floor, found.floor, 1.0)]
     if recorded.interval and found.interval:
         parts += [(end, other, 10.0) for end, other in zip(recorded.interval, found.interval, strict=True)]  # of resampled values
@@ -85,12 +88,28 @@ def of_same_pixels(recorded: Score, found: Score, slack: float = 1.0) -> Verdict
 
 
 def of_another_draw(recorded: Score, found: Score) -> Verdict:
-    """A score of other samples of the same model -> judged by the recorded interval within the run, where it has one."""
-    if recorded.value is None or found.value is None or recorded.interval is None:
+    """A score of other samples of the same model -> judged by the interval within the run of what was found here, where it has one.
+
+    What is recorded decides nothing of how it is judged: an interval on one side alone, or another protocol, is a difference.
+    """
+    if other := _another_measure(recorded, found):
+        return Verdict(False, None, other)
+    if (recorded.interval is None) is not (found.interval is None):
+        return Verdict(False, None, "only one of the two has an interval")
+    if found.interval is None:
         return Verdict(None, None)
-    low, high = recorded.interval
-    allowed = max(ANOTHER_DRAW * (high - low) / 2, tolerance(recorded))
+    if recorded.value is None or found.value is None:
+        return Verdict(False, None, "only one of the two has a value")
+    low, high = found.interval
+    allowed = max(ANOTHER_DRAW * (high - low) / 2, tolerance(found))
     return Verdict(abs(found.value - recorded.value) <= allowed, allowed)
+
+
+def _another_measure(recorded: Score, found: Score) -> str:
+    """Why two scores of one name can't be compared; empty where they can."""
+    if recorded.protocol != found.protocol:
+        return f"protocol {found.protocol} here, {recorded.protocol or 'none'} recorded: not the same measure"
+    return "" if recorded.better == found.better else f"{found.better} is better here, {recorded.better} by the record"
 
 
 def tolerance(score: Score) -> float:
@@ -112,18 +131,26 @@ class Retrained(NamedTuple):
     degrees: int
 
 
+def counted(recorded: float, others: Sequence[float]) -> list[float]:
+    """Values of a row's other seeds -> those whose spread the test of a retrained model may use: all, or none beyond `WIDEST`, or where a
+    value is not above 0, so that no spread can be called wide."""
+    if len(others) < 2 or min(recorded, *others) <= 0:
+        return []
+    return list(others) if statistics.stdev(map(math.log, others)) <= WIDEST else []
+
+
 def retrained(recorded: float, others: Sequence[float], again: Sequence[float], better: str) -> Retrained:
     """Is the recorded value better than retrained ones (`again`) by more than seeds differ? One-sided, at `LEVEL`.
 
     A prediction interval by Student's t: the recorded value is to be one more of what was retrained. The spread is pooled from the
-    row's other seeds (`others`) and the retrained ones, each about its own mean, so that neither the value in question nor a
-    shift of the whole row widens it. Positive scores are compared on the log scale, where the spread of distances is steady.
+    retrained values and those of the row's other seeds that are `counted`, each about its own mean, so that neither the value in question
+    nor a shift of the whole row widens it. Positive scores are compared on the log scale, where the spread of distances is steady.
     """
     from scipy.special import stdtr, stdtrit
 
-    log = all(value > 0 for value in (recorded, *others, *again))
+    log = min(recorded, *again, 1.0) > 0
     scale = math.log if log else float
-    x, row, new = scale(recorded), [scale(v) for v in others], [scale(v) for v in again]
+    x, row, new = scale(recorded), [scale(v) for v in counted(recorded, others) if log], [scale(v) for v in again]
     degrees = sum(max(0, len(values) - 1) for values in (row, new))
     if not new or degrees == 0:
         return Retrained(None, None, None, log, degrees)

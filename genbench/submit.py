@@ -14,7 +14,8 @@ from genbench.arrays import read_drawn
 from genbench.bundle import CHECKPOINT_LIMIT, EXCERPT, EXCERPT_IMAGES, LIMITS, NOTE, SOURCE, File, Submission, file_of, place_of, plugin_of
 from genbench.errors import GenbenchError
 from genbench.grid import check_png
-from genbench.leaderboard.consistency import is_consistent, row_faults
+from genbench.leaderboard.consistency import is_consistent
+from genbench.leaderboard.neighbours import row_faults
 from genbench.leaderboard.table import FULL_SEEDS, Run, device_class, identity
 from genbench.records import RunRecord, Store, curve_csv, read_record, write_atomic
 from genbench.verification import SELF, read_verification, record_digest, standing, verification_paths

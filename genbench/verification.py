@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from genbench.errors import GenbenchError
-from genbench.records import Environment, Finite, Part, strict_json, write_atomic
+from genbench.records import Environment, Finite, Part, read_record, strict_json, write_atomic
 
 SCHEMA = 1
 SELF = "self"
@@ -25,6 +26,10 @@ Tier = Literal[1, 2, 3]
 Origin = Literal["stored samples", "recorded seed", "fresh seed", "retrained"]
 """What a score was computed anew from."""
 _NAME = re.compile(r"verification-([123])-\d{8}T\d{6}Z-([0-9a-f]{8})\.json")
+_NEEDED: dict[int, set[str]] = {
+    1: {"record", "samples"}, 2: {"record", "model", "checkpoint"}, 3: {"record", "model", "checkpoint", "retrained"},
+}  # fmt: skip
+"""Findings that a verification of a tier has, and well."""
 _MOST_BYTES = 1 << 20
 _MOST_FILES = 100
 
@@ -89,9 +94,36 @@ class Verification(Part):
         return told
 
     @property
+    def agreed(self) -> frozenset[str]:
+        """Scores that what this tier asks for gave as recorded."""
+        return agreed(self.tier, self.findings, self.scores)
+
+    @property
+    def lacks(self) -> str:
+        """What every verification of this tier that found all as recorded holds, and this one does not; empty where it holds all."""
+        missing = sorted(_NEEDED[self.tier] - {finding.what for finding in self.findings if finding.ok})
+        again = sum(one.of == "retrained" for one in self.scores)
+        if missing:
+            return f"nothing found of {', '.join(missing)}"
+        if not self.agreed:
+            return "no score found as recorded"
+        if self.tier > 1 and self.fresh_seed is None:
+            return "no fresh seed"
+        return "no value for each retrained seed" if self.tier == 3 and not 0 < len(self.retrained_seeds) == again else ""
+
+    @property
     def unchecked(self) -> list[str]:
         """What could not be checked, a line each."""
         return [f"{finding.what}: {finding.detail}" for finding in self.findings if finding.ok is None]
+
+
+def agreed(tier: Tier, findings: Sequence[Finding], scores: Sequence[Compared]) -> frozenset[str]:
+    """Findings and comparisons -> scores found as recorded by what a tier asks for: of the stored samples at 1; at 2 and 3 of what the
+    checkpoint gives, which are the stored samples where it gives these, pixel for pixel."""
+    of: set[Origin] = {"stored samples"} if tier == 1 else {"recorded seed", "fresh seed"}
+    if any(finding.what == "recorded seed" and finding.ok for finding in findings):
+        of.add("stored samples")
+    return frozenset(one.score for one in scores if one.ok and one.of in of)
 
 
 @dataclass(frozen=True)
@@ -125,17 +157,26 @@ def standing(folder: Path) -> Standing:
     """A run's folder -> how far it has been verified; what is no verification of the record as it stands counts for nothing."""
     found = []
     paths = verification_paths(folder)[:_MOST_FILES]
+    try:
+        ranked = read_record(folder / "record.json").spec.track.rank_by if paths else ""
+    except GenbenchError:
+        return Standing()
     digest = record_digest(folder / "record.json") if paths else ""
     for path in paths:
         try:
             verification = read_verification(path)
         except GenbenchError:
             continue
-        if verification.record_sha256 == digest:
+        if verification.record_sha256 == digest and not unranked(verification, ranked):
             found.append((path, verification))
     tier = max((one.tier for _, one in found if one.ok), default=0)
     by = tuple(sorted({one.by for _, one in found if one.ok and one.tier == tier}))
     return Standing(tier, by, tuple(path.name for path, one in found if not one.ok))
+
+
+def unranked(verification: Verification, ranked: str) -> bool:
+    """Whether it claims to be of tier 2 or 3 and did not see the score that the track ranks by come out as recorded."""
+    return verification.ok and verification.tier > 1 and ranked not in verification.agreed
 
 
 def verification_paths(folder: Path) -> list[Path]:
@@ -191,6 +232,8 @@ def read_verification(path: Path) -> Verification:
         raise GenbenchError(f"verification {path.name} holds tier {found.tier}")
     if found.ok and found.differs:
         raise GenbenchError(f"verification {path.name} says that all is as recorded and lists what is not: {found.differs[0]}")
+    if found.ok and found.lacks:
+        raise GenbenchError(f"verification {path.name} says that it reached tier {found.tier}: {found.lacks}")
     return found
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genbench.agreement import ANOTHER_DRAW, LEVEL, SHARE_OF_SAME_DRAWS, SLACK, TOLERANCES
+from genbench.agreement import ANOTHER_DRAW, LEVEL, SHARE_OF_SAME_DRAWS, SLACK, TOLERANCES, WIDEST
 from genbench.bundle import CHECKPOINT_LIMIT, EXCERPT_IMAGES, LIMITS
 from genbench.leaderboard.elsewhere import FORMS
 
@@ -26,6 +26,7 @@ def test_the_numbers_of_the_page_on_verifying_are_those_of_the_code(verify_page)
     assert f"within {ANOTHER_DRAW:.2f} of its half-widths" in verify_page
     assert f"Student's t at {1 - LEVEL:.0%}".replace("%", " %") in verify_page
     assert f"{SHARE_OF_SAME_DRAWS:.0%} of pixels".replace("%", " %") in verify_page
+    assert f"at most {WIDEST:.0%}".replace("%", " %") in verify_page
     assert SLACK == 10
     assert "ten times the tolerances" in verify_page
     assert (TOLERANCES["fid"].relative, TOLERANCES["fid"].absolute) == (1e-3, 1e-2)
@@ -58,8 +59,13 @@ def test_the_workflow_can_only_read_and_runs_the_checker_of_the_base_branch():
     assert set(flow[True]) == {"pull_request"}  # `on`, as YAML 1.1 reads it; not pull_request_target, which has secrets
     steps = flow["jobs"]["check"]["steps"]
     checkouts = [step["with"] for step in steps if "checkout" in step.get("uses", "")]
-    assert [one["path"] for one in checkouts] == ["base", "submission"]
-    assert "base.sha" in checkouts[0]["ref"]
+    submission, base = checkouts
+    assert [one["path"] for one in checkouts] == ["submission", "base"]
+    assert (submission["ref"], submission["fetch-depth"]) == ("${{ github.sha }}", 2)  # as merged, and into what
+    (parent,) = [step for step in steps if step.get("id") == "base"]
+    assert parent["run"] == 'echo "sha=$(git -C submission rev-parse HEAD^1)" >> "$GITHUB_OUTPUT"'
+    assert base["ref"] == "${{ steps.base.outputs.sha }}"
+    assert "head.sha" not in text
     assert all(one["persist-credentials"] is False for one in checkouts)
     installed = [step for step in steps if "pip install" in step.get("run", "")]
     assert [step["working-directory"] for step in installed] == ["base"]

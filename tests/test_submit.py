@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -118,6 +119,17 @@ def test_what_contradicts_its_record_is_not_submitted(results, tmp_path, what):
     spoil(run)
     with pytest.raises(GenbenchError, match=says):
         submit([run], tmp_path / "board")
+    assert not (tmp_path / "board").exists()
+
+
+def test_a_run_is_not_submitted_as_two(results, tmp_path):
+    first, second = results_run(results), results_run(results, seed=1)
+    for name in ("samples.npz", "grid.png", "checkpoint.safetensors", "checkpoint.json"):
+        shutil.copy(first / name, second / name)
+    digests = json.loads((first / "record.json").read_text())["digests"]
+    _edit(second, lambda record: record.update(digests=digests))
+    with pytest.raises(GenbenchError, match=f"{second.name}: the same samples as seed 0: a copy"):
+        submit([results], tmp_path / "board")
     assert not (tmp_path / "board").exists()
 
 

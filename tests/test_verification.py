@@ -17,10 +17,21 @@ def folder(tmp_path):
     return Store(tmp_path).commit(make_record()).parent
 
 
+FOUND = {1: ("record", "samples"), 2: ("record", "model", "checkpoint"), 3: ("record", "model", "checkpoint", "retrained")}
+
+
+def compared(of, ok=True, score="fid"):
+    return Compared(score=score, of=of, recorded=3.25, found=3.25, ok=ok)
+
+
 def verification(folder, tier=1, ok=True, by="self", made="2026-03-04T05:06:07+00:00", **changes):
+    """What `genbench verify` finds of an honest run, or of one whose samples are others."""
     values = {
         "tier": tier, "ok": ok, "by": by, "made": made, "run": "runs/t/m/0", "record_sha256": record_digest(folder / "record.json"),
-        "same_machine": True, "environment": ENVIRONMENT, "findings": [Finding(what="samples", ok=ok, detail="looked at")],
+        "same_machine": True, "environment": ENVIRONMENT,
+        "findings": [Finding(what=what, ok=ok or what != FOUND[tier][-1], detail="looked at") for what in FOUND[tier]],
+        "scores": [compared("stored samples" if tier == 1 else "fresh seed"), *([compared("retrained", None)] if tier == 3 else [])],
+        "fresh_seed": 7 if tier > 1 else None, "retrained_seeds": [8] if tier == 3 else [],
     }  # fmt: skip
     return Verification.model_validate(values | changes)
 
@@ -82,6 +93,9 @@ def test_what_is_no_whole_verification_counts_for_nothing(folder):
         ({"by": "x" * 81}, "by"),
         ({"record_sha256": "0"}, "record_sha256"),
         ({"findings": [{"what": "x", "ok": False}]}, "lists what is not"),
+        ({"findings": []}, "reached tier 1: nothing found of record, samples"),
+        ({"findings": [{"what": "record", "ok": True}, {"what": "samples", "ok": None}]}, "nothing found of samples"),
+        ({"scores": []}, "reached tier 1: no score found as recorded"),
         ({"scores": [{"score": "fid", "of": "retrained", "recorded": 1.0, "found": 2.0, "ok": False}]}, "lists what is not"),
     ],
 )
@@ -94,6 +108,36 @@ def test_verifications_are_read_strictly(folder, change, says):
     path.write_bytes(content)
     with pytest.raises(GenbenchError, match=says):
         read_verification(path)
+
+
+HOLLOW = {
+    "nothing at all": (3, {"findings": [], "scores": []}, "nothing found of checkpoint, model, record, retrained"),
+    "a checkpoint that nobody looked at": (2, {"findings": [Finding(what="record", ok=True)]}, "nothing found of checkpoint, model"),
+    "scores of the stored samples alone": (2, {"scores": [compared("stored samples")]}, "no score found as recorded"),
+    "scores that nobody judged": (2, {"scores": [compared("fresh seed", None)]}, "no score found as recorded"),
+    "no fresh seed": (2, {"fresh_seed": None}, "no fresh seed"),
+    "no training": (3, {"retrained_seeds": []}, "no value for each retrained seed"),
+    "trainings without values": (3, {"retrained_seeds": [8, 9]}, "no value for each retrained seed"),
+}
+
+
+@pytest.mark.parametrize("what", HOLLOW)
+def test_a_verification_holds_what_its_tier_takes(folder, what):
+    tier, changes, says = HOLLOW[what]
+    path = write_verification(folder, verification(folder, tier, **changes))
+    with pytest.raises(GenbenchError, match=f"says that it reached tier {tier}: {says}"):
+        read_verification(path)
+    assert tier_of(folder) == 0
+    write_verification(folder, verification(folder, tier))
+    assert tier_of(folder) == tier
+
+
+def test_no_tier_beyond_the_first_without_the_score_that_the_track_ranks_by(folder):
+    write_verification(folder, verification(folder, 2, scores=[compared("fresh seed", score="recall"), compared("fresh seed", None)]))
+    assert tier_of(folder) == 0
+    same = [*verification(folder, 2).findings, Finding(what="recorded seed", ok=True, detail="every pixel is as recorded")]
+    write_verification(folder, verification(folder, 2, findings=same, scores=[compared("stored samples")]))
+    assert tier_of(folder) == 2  # the same pixels, hence the same scores
 
 
 def test_what_differs_is_told_with_what_is_allowed(folder):

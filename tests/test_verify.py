@@ -14,6 +14,7 @@ from genbench.errors import GenbenchError
 from genbench.leaderboard.table import Run
 from genbench.records import read_record
 from genbench.supervisor import Supervisor
+from genbench.track import Track
 from genbench.verification import standing, write_verification
 from genbench.verify import regenerate, retrain, summary, verify
 from tests.tiny_runs import copied, edit, make_runs
@@ -51,8 +52,17 @@ def told(found, of):
     return {one.score: one for one in found.scores if one.of == of}
 
 
+def set_row(run, *values):
+    """FIDs of the row's other seeds, as their submitter wishes them."""
+    others = sorted(folder for folder in run.parent.iterdir() if folder != run)
+    for folder, value in zip(others, values, strict=True):
+        edit(folder, lambda record, value=value: set_score(record, "fid", value=value))
+
+
 def test_an_honest_run_passes_all_three_tiers(made, run, supervisor):
     lines = []
+    fid = read_record(run / "record.json").score("fid")
+    set_row(run, 0.92 * fid, fid, 1.08 * fid)  # as near as seeds of a model that has learnt more
     found = verify(run, supervisor, tier=3, model=made[0], tell=lines.append)
     assert found.ok, found.differs
     assert found.same_machine
@@ -98,6 +108,7 @@ def invent_score(run, others):
 
 TAMPERED = {
     "an edited FID": (lambda run, others: edit(run, lambda r: set_score(r, "fid", value=3.25)), "fid of stored samples: recorded 3.25"),
+    "an edited direction": (lambda run, others: edit(run, lambda r: set_score(r, "fid", better="higher")), "fid of stored samples"),
     "an edited floor": (lambda run, others: edit(run, lambda r: set_score(r, "fid", floor=99.0)), "fid of stored samples"),
     "an edited protocol": (lambda run, others: edit(run, lambda r: set_score(r, "fid_train", protocol="ffffffff")), "not the same measure"),
     "a score left out": (drop_score, "the record leaves it out"),
@@ -159,10 +170,66 @@ def test_hparams_family_and_sizes_that_the_plugin_denies_are_told(run, made, sup
 
 
 def test_a_forged_value_is_better_than_training_again_allows(run, made, supervisor):
+    """Whatever the row's other seeds are made to say: they scatter by more than the forgery."""
     edit(run, lambda record: set_score(record, "fid", value=read_record(run / "record.json").score("fid") / 1000, interval=None))
+    set_row(run, 0.01, 10.0, 1e5)
     found = verify(run, supervisor, tier=3, model=made[0])
     (line,) = [line for line in found.differs if line.startswith("retrained:")]
     assert "it may be better by a factor of" in line
+    assert "2 degrees of freedom, 0 other seeds of its row counted" in line
+    assert len(found.retrained_seeds) == 3
+
+
+def test_a_training_that_can_tell_nothing_is_not_begun(run, made):
+    nobody = object()  # whoever asks this supervisor for anything fails otherwise
+    set_row(run, 0.01, 10.0, 1e5)
+    with pytest.raises(GenbenchError, match=r"one training shows no spread.*use --repeats 3"):
+        verify(run, nobody, tier=3, model=made[0], repeats=1)
+    for folder in set(run.parent.iterdir()) - {run}:
+        shutil.rmtree(folder)
+    with pytest.raises(GenbenchError, match=r"one training shows no spread.*use --repeats 3"):
+        verify(run, nobody, tier=3, model=made[0], repeats=1)
+    edit(run, lambda record: set_score(record, "fid", value=None))
+    with pytest.raises(GenbenchError, match="the record has no fid, which its track ranks by"):
+        verify(run, nobody, tier=3, model=made[0])
+
+
+LOOSE = {
+    "an interval as wide as one likes": {"value": 1.0, "interval": [-1e6, 1e6]},
+    "no interval": {"value": 1.0, "interval": None},
+    "another protocol": {"protocol": "ffffffff"},
+}
+
+
+@pytest.mark.parametrize("what", LOOSE)
+def test_a_record_does_not_say_how_closely_it_is_judged(what, run, made, supervisor):
+    """Without stored samples the fresh draw has to find it."""
+    (run / "samples.npz").unlink()
+    edit(run, lambda record: set_score(record, "fid", **LOOSE[what]))
+    found = verify(run, supervisor, model=made[0])
+    assert found.tier == 2
+    assert not found.ok
+    assert told(found, "fresh seed")["fid"].ok is False
+
+
+def test_there_is_no_second_tier_where_nobody_can_judge_the_score_that_the_track_ranks_by(run, made, supervisor):
+    """Statistical fidelity has no interval within the run: on another machine, with other draws, it is shown and not judged."""
+
+    def change(record):
+        spec, name = record["spec"], "statistical_fidelity"
+        spec["track"].update(metrics=[name], rank_by=name)
+        spec["track_hash"] = Track.model_validate(spec["track"]).hash
+        record["scores"] = [score for score in record["scores"] if not score["name"].startswith("fid")]
+        record["environment"].update(device="another processor")
+
+    edit(run, change)
+    found = verify(run, supervisor, model=made[0])  # the same pixels after all, so that the stored samples' score is theirs
+    assert found.ok, found.differs
+    assert "statistical_fidelity" in found.agreed
+    other_checkpoint(run, made[1], forged=True)
+    with pytest.raises(GenbenchError, match="tier 2 is out of reach: statistical_fidelity, which the track ranks by, has no interval"):
+        verify(run, supervisor, model=made[0])
+    assert verify(run, supervisor, tier=1).ok
 
 
 def test_only_the_source_that_the_record_names_is_executed(run, made, supervisor, tmp_path):
@@ -182,11 +249,14 @@ def test_only_the_source_that_the_record_names_is_executed(run, made, supervisor
 def test_samples_drawn_on_another_machine_are_judged_by_their_scores(run, made, supervisor):
     """As if the record came from elsewhere: other pixels are no fault there, another FID is."""
     edit(run, lambda record: record["environment"].update(device="another processor"))
+    edit(run, lambda record: set_score(record, "fid", interval=[-1e6, 1e6]))
     other_checkpoint(run, made[1], forged=True)
     found = verify(run, supervisor, model=made[0])
     assert not found.same_machine
     again = told(found, "recorded seed")["fid"]
-    assert again.tolerance == pytest.approx(np.sqrt(2) * 3.2905 / 1.96 * np.ptp(read_record(run / "record.json").scores[0].interval) / 2)
+    theirs = next(one for one in read_record(made[1][1] / "record.json").scores if one.name == "fid")  # of the same checkpoint
+    usual = np.sqrt(2) * 3.2905 / 1.96 * np.ptp(theirs.interval) / 2
+    assert usual / 2 < again.tolerance < 2 * usual  # the recorded interval would allow two millions
     assert again.ok is (abs(again.difference) <= again.tolerance)
     assert any("their scores decide" in line for line in found.unchecked)
 

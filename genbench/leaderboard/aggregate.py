@@ -21,6 +21,7 @@ from genbench.judgements import is_judgement
 from genbench.leaderboard import uncertainty
 from genbench.leaderboard.across import over_tracks
 from genbench.leaderboard.columns import Better, Column, column, group_thousands, sort_key
+from genbench.leaderboard.consistency import beyond
 from genbench.leaderboard.labels import labels_of
 from genbench.leaderboard.people import with_people
 from genbench.leaderboard.statistics import median_with_failures, t_interval
@@ -45,7 +46,10 @@ def read(results: Path | Sequence[Path]) -> Results:
             raise GenbenchError(f"results folder {root} does not exist; run something first: {_HOW} --results {root}")
         for path in _record_paths(root):
             try:
-                runs.append(Run(read_record(path), path))
+                record = read_record(path)
+                if far := beyond(record):
+                    raise GenbenchError(f"record {path}: {far}")
+                runs.append(Run(record, path))
             except GenbenchError as error:
                 shown = path.relative_to(root) if root.is_dir() else Path(path.name)
                 damaged.append(Damaged(shown.as_posix(), clean(str(error).replace(str(path), path.name))))
@@ -123,15 +127,15 @@ def _table(track_hash: str, device: str, runs: Sequence[Run]) -> Table:
 
 
 def _track(track_hash: str, runs: Sequence[Run]) -> Track:
-    """Seeds, rank_by, target and the description are not hashed: the latest record's count, and a target declared after it."""
-    track = max(runs, key=lambda run: (run.record.started, run.record.spec.hash, run.seed)).record.spec.track
-    target = track.target if track.target is not None else _shipped_targets().get((track.name, track_hash))
-    return track.model_copy(update={"target": target})
+    """Seeds, rank_by, target and the description are not hashed: those of the track that ships, whatever records say; of a track that
+    nobody ships, the latest record's."""
+    latest = max(runs, key=lambda run: (run.record.started, run.record.spec.hash, run.seed)).record.spec.track
+    return _shipped().get((latest.name, track_hash), latest)
 
 
 @functools.cache
-def _shipped_targets() -> dict[tuple[str, str], float | None]:
-    return {(track.name, track.hash): track.target for track in shipped_tracks()}
+def _shipped() -> dict[tuple[str, str], Track]:
+    return {(track.name, track.hash): track for track in shipped_tracks()}
 
 
 def _row(

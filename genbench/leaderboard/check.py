@@ -14,16 +14,17 @@ from genbench.bundle import EXCERPT, EXCERPT_IMAGES, NOTE, SOURCE, limit_of, pla
 from genbench.errors import GenbenchError
 from genbench.grid import check_png
 from genbench.judgements import judgement_paths, read_judgement
-from genbench.leaderboard.consistency import record_faults, row_faults
+from genbench.leaderboard.consistency import record_faults
+from genbench.leaderboard.neighbours import row_faults
 from genbench.leaderboard.render import build
 from genbench.leaderboard.table import Run
 from genbench.leaderboard.text import clean
 from genbench.records import RunRecord, Store, curve_csv, read_record, strict_json
-from genbench.verification import is_verification, read_verification, record_digest
+from genbench.verification import is_verification, read_verification, record_digest, unranked
 
 RECORDS = "records"
 _TABLES = frozenset({".md", ".csv", ".json", ".tex", ".toml", ".html", ".svg", ".png"})
-"""Suffixes of what `build` writes; another file beside it is somebody's own."""
+"""Suffixes of what `build` writes beside the site; another file there is somebody's own."""
 
 
 class Report(NamedTuple):
@@ -97,7 +98,7 @@ def _run_faults(folder: Path, record: RunRecord, root: Path, unchecked: Counter[
         yield f"belongs into {place_of(record).as_posix()}: its place is made of what was run, which was edited or moved"
     yield from record_faults(record)
     yield from _curve(folder / "curve.csv", record)
-    yield from _grid(folder / "grid.png")
+    yield from _grid(folder / "grid.png", unchecked)
     yield from _samples(folder, record, unchecked)
     yield from _checkpoint(folder, record, unchecked)
     yield from _note(folder, record)
@@ -113,6 +114,8 @@ def _run_faults(folder: Path, record: RunRecord, root: Path, unchecked: Counter[
             yield f"{path.name} is of another record than the one beside it"
         elif not found.ok:
             yield f"{path.name}, by {found.by}, found what is not as recorded: {'; '.join(found.differs)}"
+        elif unranked(found, record.spec.track.rank_by):
+            yield f"{path.name} says T{found.tier} and did not see the record's {record.spec.track.rank_by}, which the track ranks by"
 
 
 def _curve(path: Path, record: RunRecord) -> Iterator[str]:
@@ -120,12 +123,15 @@ def _curve(path: Path, record: RunRecord) -> Iterator[str]:
         yield "curve.csv is not the curve of its record"
 
 
-def _grid(path: Path) -> Iterator[str]:
+def _grid(path: Path, unchecked: Counter[str]) -> Iterator[str]:
+    """That it is a picture; which one, the note of a submission says (`_note`)."""
     if path.exists():
         try:
             check_png(path)
         except GenbenchError as error:
             yield str(error)
+        if not path.with_name(NOTE).exists():
+            unchecked["grids, which no note names,"] += 1
 
 
 def _samples(folder: Path, record: RunRecord, unchecked: Counter[str]) -> Iterator[str]:
@@ -218,12 +224,11 @@ def _tables(folder: Path, root: Path) -> tuple[list[str], int]:
                 faults.append(f"{name.as_posix()}: not there; genbench leaderboard build writes it")
             elif published.read_bytes() != (Path(fresh) / name).read_bytes():
                 faults.append(f"{name.as_posix()}: not what the records give{_first_difference(published, Path(fresh) / name)}")
-    there = [path for path in folder.glob("*") if path.name != RECORDS] + list((folder / "site").rglob("*"))
-    for path in sorted(there):
-        name = path.relative_to(folder)
-        if path.is_file() and path.suffix in _TABLES and name not in expected and not path.name.startswith("."):
-            faults.append(f"{name.as_posix()}: no record gives it")
-    return faults, len(expected)
+    site = folder / "site"
+    strays = [path for path in folder.glob("*") if path.is_file() and path.suffix in _TABLES and not path.name.startswith(".")]
+    strays += [path for path in (site, *site.rglob("*")) if path.is_symlink() or path.is_file()]  # of any kind: all of it is published
+    names = sorted({path.relative_to(folder) for path in strays} - expected)
+    return faults + [f"{name.as_posix()}: no record gives it" for name in names], len(expected)
 
 
 def _first_difference(published: Path, built: Path) -> str:

@@ -1,18 +1,17 @@
-"""What must hold inside one record, and between the records of a table, whoever wrote them: no file but the records is needed."""
+"""What must hold inside one record, whoever wrote it: no other file is needed."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from genbench.budget import Budget
-from genbench.devices import apart
+from genbench.devices import apart, class_of
 from genbench.errors import GenbenchError
-from genbench.leaderboard.table import Run, column_key, identity
+from genbench.leaderboard.table import column_key, device_class
 from genbench.records import RunRecord, Score, Spent
 from genbench.track import Track, shipped_tracks
 
@@ -29,18 +28,43 @@ _BETWEEN: dict[str, tuple[float, float]] = {
 _CLOSE = 1e-6
 _REQUIRED = ("seeds", "rank_by", "grace")
 _OPTIONAL = ("published", "target")
-_SAME_FLOOR = 0.01
-"""Relative difference of floors under one protocol that two machines may have."""
+_LARGEST = 1e40
+"""No number is beyond: float32, which models and extractors compute in, ends at 3.4e38, and squares of squares are still finite."""
 
 
 def record_faults(record: RunRecord) -> list[str]:
     """A record -> what in it cannot be, a line each; empty where nothing contradicts."""
-    return [*_spec(record), *(_ledger(record, record.spent) if record.spent else []), *_curve(record), *_scores(record)]
+    if far := beyond(record):
+        return [*_spec(record), far]  # nothing else can be computed with it
+    return [*_spec(record), *_ledger(record), *_curve(record), *_scores(record)]
 
 
-def row_faults(runs: Sequence[Run]) -> list[tuple[Run, str]]:
-    """Records of one results folder -> what does not fit between them: seeds left out, tracks that differ, floors that differ."""
-    return [*_seeds(runs), *_tracks(runs), *_floors(runs)]
+def beyond(record: RunRecord) -> str:
+    """Where a record holds a number that is too large to compute with, as a line; empty where it holds none."""
+    return next((f"{what}: a number beyond {_LARGEST:g}, which none comes to" for what, number in _numbers(record)
+                 if number is not None and not abs(number) <= _LARGEST), "")  # fmt: skip
+
+
+def _numbers(record: RunRecord) -> Iterator[tuple[str, float | None]]:
+    """What tables compute with."""
+    track, spent, speed = record.spec.track, record.spent, record.throughput
+    for score in record.scores:
+        for number in (score.value, score.floor, *(score.interval or ()), score.n_real, score.n_fake):
+            yield score.name, number
+    for point in record.curve:
+        for number in (point.progress, point.seconds, point.steps, point.images, point.fid, *point.losses.values()):
+            yield "curve", number
+    if spent is not None:
+        for number in (spent.seconds, spent.steps, spent.images, spent.flops, spent.overshoot, spent.lost, spent.attempts,
+                       spent.cpu_seconds, spent.waited, *(spent.gemm_gflops or ())):  # fmt: skip
+            yield "ledger", number
+    if speed is not None:
+        rates = (rate for three in speed.sample.values() for rate in three)
+        for number in (speed.train, speed.sample_waited, speed.parameters, speed.flops_per_image, speed.train_peak_bytes,
+                       speed.sample_peak_bytes, speed.energy_joules, *rates):  # fmt: skip
+            yield "throughput", number
+    for number in (record.spec.seed, record.extractor_accuracy, track.num_samples, track.seeds, track.grace, track.target):
+        yield "record", number
 
 
 def _spec(record: RunRecord) -> Iterator[str]:
@@ -51,7 +75,7 @@ def _spec(record: RunRecord) -> Iterator[str]:
     if shipped is not None:
         if shipped.hash != spec.track.hash:
             yield f"its track has other keys than the {shipped.name} that ships: {', '.join(_differing(spec.track, shipped))}"
-        for key, mine, theirs in _unhashed(spec.track, shipped):
+        for key, mine, theirs in unhashed(spec.track, shipped, may_add=False):
             yield f"its track says {key} = {mine!r}; {shipped.name} ships with {theirs!r}"
     for name, value in model.changed.items():
         if name not in model.hparams or model.hparams[name] != value:
@@ -60,13 +84,34 @@ def _spec(record: RunRecord) -> Iterator[str]:
         datetime.fromisoformat(record.started)
     except ValueError:
         yield f"started {record.started[:40]!r} is no moment in ISO 8601"
-    environment = record.environment
-    number, one = apart(spec.device)
-    if environment is not None and one.startswith("cpu-") and one != f"cpu-{environment.threads // number}":
-        yield f"device class {spec.device} ran with {environment.threads} threads"
+    yield from _device(record)
 
 
-def _ledger(record: RunRecord, spent: Spent) -> Iterator[str]:
+def _device(record: RunRecord) -> Iterator[str]:
+    """The class that a record names is the one that its table stands under, so that no record gets into another's place by its name."""
+    named, environment = record.spec.device, record.environment
+    number, one = apart(named)
+    if one in ("cpu", "cuda") or class_of(one, number) != named or device_class(record) != named:
+        yield f"device class {named!r} is none: runs have a CPU's threads there (cpu-2), or an accelerator's name"
+    elif environment is None:
+        return
+    elif not one.startswith("cpu-"):
+        if one != environment.device:
+            yield f"device class {named} ran on {environment.device}"
+    elif environment.threads % number or one != f"cpu-{environment.threads // number}":
+        yield f"device class {named} ran with {environment.threads} threads"
+
+
+def _ledger(record: RunRecord) -> Iterator[str]:
+    if record.status == "done" and record.environment is None:
+        yield "it is done and does not say where it ran: no environment"
+    if record.spent is not None:
+        yield from _amounts(record, record.spent)
+    elif record.status == "done":
+        yield "it is done and has no ledger of its budget"
+
+
+def _amounts(record: RunRecord, spent: Spent) -> Iterator[str]:
     track = record.spec.track
     budget = Budget.parse(track.budget)
     used = {"seconds": spent.seconds, "steps": spent.steps, "images": spent.images, "flops": spent.flops}[budget.kind]
@@ -79,7 +124,10 @@ def _ledger(record: RunRecord, spent: Spent) -> Iterator[str]:
         yield f"{spent.steps} steps of {batch} images are more than the {spent.images} images drawn"
     if batch and spent.images % batch and spent.seconds > 0:
         yield f"{spent.images} images drawn are no multiple of the batch of {batch}"
-    if record.status != "done" or used is None:
+    if record.status != "done":
+        return
+    if used is None:
+        yield f"its budget is {track.budget}, and its ledger counts no {budget.kind}"
         return
     over = max(0.0, used - budget.amount)
     if abs(over - spent.overshoot) > _CLOSE * max(1.0, budget.amount):
@@ -149,61 +197,22 @@ def _score(score: Score, track: Track) -> Iterator[str]:
         yield f"of {score.n_fake} images; the track draws {track.num_samples}"
 
 
-def _seeds(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
-    rows: dict[tuple[str, str, str, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        spec = run.record.spec
-        rows[spec.track.name, spec.track_hash, spec.device, identity(spec.model)].append(run)
-    for row in rows.values():
-        there = sorted(run.seed for run in row)
-        twice = sorted({seed for seed in there if there.count(seed) > 1})
-        if twice:
-            yield row[0], f"seed {', '.join(map(str, twice))} stands there more than once"
-        missing = sorted(set(range(min(max(there) + 1, row[0].record.spec.track.seeds))) - set(there))
-        if missing:
-            yield row[0], f"its row has seeds {_listed(there)} and leaves out {_listed(missing)}: a failed one is a record too"
-
-
-def _tracks(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
-    """Keys that are not hashed, which one record could otherwise change for a whole table."""
-    first: dict[tuple[str, str], Run] = {}
-    for run in sorted(runs, key=lambda run: run.record.started):
-        spec = run.record.spec
-        one = first.setdefault((spec.track.name, spec.track_hash), run)
-        for key, mine, theirs in _unhashed(spec.track, one.record.spec.track):
-            yield run, f"its track says {key} = {mine!r}, earlier records of {spec.track.name} say {theirs!r}"
-
-
-def _floors(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
-    """What real images get under one protocol is one number."""
-    first: dict[tuple[str, str], tuple[float, Run]] = {}
-    for run in sorted(runs, key=lambda run: run.record.started):
-        for score in run.record.scores:
-            if score.floor is None or not score.protocol:
-                continue
-            known, earlier = first.setdefault((score.protocol, column_key(score, run.record.spec.track)), (score.floor, run))
-            if abs(score.floor - known) > _SAME_FLOOR * abs(known) + 1e-3:
-                whose = f"{earlier.record.spec.model.name} seed {earlier.seed}"
-                yield run, f"{score.name}: its floor is {score.floor:g}; under the same protocol {whose} has {known:g}"
-
-
 def _differing(one: Track, other: Track) -> Iterable[str]:
     """Keys that the hash covers and two tracks differ in."""
     mine = {key: getattr(one, key) for key in Track.model_fields}
     return [f"{key} = {value!r}" for key, value in mine.items() if other.model_copy(update={key: value}).hash != other.hash]
 
 
-def _unhashed(one: Track, other: Track) -> Iterator[tuple[str, Any, Any]]:
-    """Keys that no hash covers, but that rank rows, bound their budgets or judge them, where two tracks differ in them."""
+def unhashed(one: Track, other: Track, *, may_add: bool) -> Iterator[tuple[str, Any, Any]]:
+    """Keys that no hash covers, but that rank rows, bound their budgets or judge them, where two tracks differ in them.
+
+    An older record lacks what a track was told later. `may_add`: and the other way round, where nobody ships the track.
+    """
     for key in Track.model_fields:
         mine, theirs = getattr(one, key), getattr(other, key)
-        told_both = bool(mine and theirs)  # an older record lacks what a track was told later
-        if mine != theirs and (key in _REQUIRED or (key in _OPTIONAL and told_both)):
+        told = bool(mine and (theirs or not may_add))
+        if mine != theirs and (key in _REQUIRED or (key in _OPTIONAL and told)):
             yield key, mine, theirs
-
-
-def _listed(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, seeds))
 
 
 def is_consistent(record: RunRecord) -> None:

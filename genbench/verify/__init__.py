@@ -15,12 +15,12 @@ from pathlib import Path
 from genbench import run as runs
 from genbench.errors import GenbenchError
 from genbench.leaderboard.consistency import record_faults
-from genbench.records import read_record
+from genbench.records import RunRecord, read_record
 from genbench.supervisor import Supervisor
-from genbench.verification import SELF, Finding, Tier, Verification, record_digest
+from genbench.verification import SELF, Finding, Tier, Verification, agreed, record_digest
 from genbench.verify.recompute import recompute
 from genbench.verify.regenerate import declared, installed, regenerate
-from genbench.verify.retrain import Watch, retrain
+from genbench.verify.retrain import Watch, retrain, trainings
 from genbench.verify.subject import Subject, Told, place_for
 
 
@@ -42,7 +42,7 @@ def verify(
     Tier 1 recomputes every score from the stored samples; 2 regenerates those from the checkpoint, with the recorded seed and with a
     fresh one; 3 trains again, `repeats` times (0: as often as the test needs), with fresh seeds. Each includes those below; 0 stands
     for 2 where there is a checkpoint, else 1. `model` is the file of a model that is not packaged. Raises GenbenchError where it
-    can't be done: what differs is a finding, not an error.
+    can't be done, or not told whether the score that the track ranks by holds: what differs is a finding, not an error.
     """
     folder = run.parent if run.name == "record.json" else run
     record, digest = read_record(folder / "record.json"), record_digest(folder / "record.json")
@@ -54,6 +54,7 @@ def verify(
     faults = record_faults(record)
     told = Told([Finding(what="record", ok=not faults, detail="; ".join(faults) or "its parts fit each other")], [])
     described = installed(record, model) if wanted > 1 else None
+    others, times = trainings(folder, record, repeats) if wanted == 3 else ([], 0)
     with tempfile.TemporaryDirectory(prefix="genbench-verify-") as work:
         subject = Subject(
             folder, record, digest, place_for(record, supervisor, Path(work), device, weights), supervisor, Path(work).resolve(), tell
@@ -62,16 +63,26 @@ def verify(
         if described is not None:
             declared(record, described, told)
             regenerate(subject, described, stored, told)
+            _ranked_is_judged(record, told)
         if described is not None and wanted == 3:
-            retrain(subject, described, told, repeats, watch)
+            retrain(subject, described, told, others, times, watch)
         same, found_in = subject.same_machine, runs.environment(subject.place)
-    fails = any(finding.ok is False for finding in told.findings) or any(score.ok is False for score in told.scores)
     reached: Tier = 1 if wanted == 1 else 2 if wanted == 2 else 3
     return Verification(
-        tier=reached, ok=not fails, by=by, made=datetime.now(UTC).isoformat(timespec="seconds"), run=record.spec.folder.as_posix(),
+        tier=reached, ok=not told.fails, by=by, made=datetime.now(UTC).isoformat(timespec="seconds"), run=record.spec.folder.as_posix(),
         record_sha256=digest, same_machine=same, fresh_seed=told.fresh_seed, retrained_seeds=told.retrained,
         findings=tuple(told.findings), scores=tuple(told.scores), environment=found_in,
     )  # fmt: skip
+
+
+def _ranked_is_judged(record: RunRecord, told: Told) -> None:
+    """Raises GenbenchError where nothing differs, but nobody could tell whether the score that the track ranks by does."""
+    ranked = record.spec.track.rank_by
+    if not told.fails and ranked not in agreed(2, told.findings, told.scores):
+        raise GenbenchError(
+            f"tier 2 is out of reach: {ranked}, which the track ranks by, has no interval within the run, so that samples other than the "
+            f"stored ones can't be judged by it; verify on a machine like the record's, with samples.npz beside it, or use --tier 1"
+        )
 
 
 def summary(verification: Verification) -> str:

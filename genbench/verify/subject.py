@@ -68,6 +68,11 @@ class Told:
     fresh_seed: int | None = None
     retrained: tuple[int, ...] = ()
 
+    @property
+    def fails(self) -> bool:
+        """Whether something is not as recorded."""
+        return any(finding.ok is False for finding in self.findings) or any(score.ok is False for score in self.scores)
+
 
 def place_for(record: RunRecord, supervisor: Supervisor, work: Path, device: str, weights: Path | None) -> runs.Place:
     """Where to verify: as the run was made, as far as this machine is like that one."""
