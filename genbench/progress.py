@@ -157,11 +157,13 @@ class Board:
             yield self
 
     def event(self, one: Planned, event: Event) -> None:
-        """Something was said by a run."""
+        """Something was said by a run, or of one that has begun on another machine."""
         with self._lock:
             begun = self._running.get(id(one), (one, time.monotonic(), event))[1]
-            if event["kind"] in ("tick", "stage"):
+            if event["kind"] in ("tick", "stage", "begun"):
                 self._running[id(one)] = (one, begun, event)
+            elif event["kind"] in ("crash", "elsewhere"):
+                self._running.pop(id(one), None)  # until it says more, from here or elsewhere
         if event["kind"] == "crash":
             self._console.print(f"{_title(one)}: {_crash(event)}", highlight=False, markup=False, soft_wrap=True)
 
@@ -200,7 +202,7 @@ class Board:
                     bar = ProgressBar(1.0, event["progress"], width=24)
                     table.add_row(f"  {_title(one)}", bar, f"{event['progress']:4.0%}", f"{event['rate']:,.0f} img/s  {_losses(event)}")
                 else:
-                    table.add_row(f"  {_title(one)}", "", "", _WORDS[event["stage"]])
+                    table.add_row(f"  {_title(one)}", "", "", f"on {event['host']}" if event["kind"] == "begun" else _WORDS[event["stage"]])
         return table
 
 

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from genbench import machine
+from genbench import lease, machine
 from genbench import run as runs
 from genbench.errors import GenbenchError
 from genbench.jobs import Checked
 from genbench.lease import BusyError
-from genbench.records import Store
-from genbench.run import Event, Place, Planned
+from genbench.records import RunRecord, Store
+from genbench.run import ElsewhereError, Event, Place, Planned
 from genbench.supervisor import Supervisor
 from genbench.sweep.cell import Cell, Run, attempt
 from genbench.sweep.preflight import Found, Ticket, agree, at_home, examine
-from genbench.sweep.storage import Storage
+from genbench.sweep.storage import Sent, Storage
+
+_log = logging.getLogger(__name__)
+NOTED = lease.BEAT
+"""Seconds between two notes on the storage of what a run has spent."""
+SAVED = 60.0
+"""Seconds after which what it has saved is put there."""
+BEGUN = "genbench-begun"
+"""Where in Ray's own key-value store tasks say that their run has begun."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,12 @@ class Answer:
     """Another process works on it."""
     saved: int = 0
     """Steps that are saved of a run that was interrupted."""
+    elsewhere: str = ""
+    """Why it can go on only under another torch."""
+    refused: str = ""
+    """Why this node takes no runs."""
+    node: str = ""
+    """Ray's id of the node that refuses."""
 
 
 def examine_apart(ticket: Ticket) -> Found:
@@ -40,47 +60,154 @@ def examine_apart(ticket: Ticket) -> Found:
 
 
 def work(planned: Planned, told: tuple[Ticket, Mapping[str, Checked], Run]) -> Answer:
-    """One run, in a Ray worker. Executed twice it is done once. Raises GenbenchError where this node differs from those that were asked."""
+    """One run, in a Ray worker. Executed twice it is done once. A node that differs from those that were asked, or can't write, refuses."""
     import ray
 
     ticket, known, run = told
     context = ray.get_runtime_context()
     here = context.get_node_id()
-    checked = known.get(here)
-    if checked is None:  # a node that joined later
-        found, (first, reference) = examine(replace(ticket, probe="")), next(iter(known.items()))
-        agree({first[:8]: Found(ticket.facts, (reference,)), here[:8]: found}, ticket)
-        checked = found.checked[0]
-    if checked.device.startswith("cuda"):
-        checked = checked.model_copy(update={"device": "cuda:0"})  # the first that Ray lets this worker see
-    place = Place(Store(ticket.root), checked, ticket.threads, ticket.weights, int(runs.MEMORY * machine.free_bytes()), ticket.devices)
-    with at_home(ticket.folder):
-        return _attempted(Cell(planned, place), ticket, run)
-
-
-def _attempted(cell: Cell, ticket: Ticket, run: Run) -> Answer:
-    folder, root = cell.planned.spec.folder, ticket.root
-    storage = Storage(ticket.storage) if ticket.storage else None
-    if storage is not None:
-        if storage.has_record(folder):
-            storage.fetch(folder, root)
-        else:
-            storage.restore(folder, root)
+    name = f"node {socket.gethostname()} ({here[:8]})"
     try:
-        record = attempt(cell, Supervisor(), _ignore, run)
+        checked = known.get(here) or _joined_later(here, ticket, known)
+        if checked.device.startswith("cuda"):
+            checked = checked.model_copy(update={"device": "cuda:0"})  # the first that Ray lets this worker see
+        place = Place(Store(ticket.root), checked, ticket.threads, ticket.weights, int(runs.MEMORY * machine.free_bytes()), ticket.devices)
+        with at_home(ticket.folder):
+            return attempted(Cell(planned, place), ticket, run, _telling(context.get_job_id(), planned))
     except BusyError:
         return Answer(busy=True)
+    except ElsewhereError as error:
+        return Answer(elsewhere=str(error))
     except GenbenchError as error:
-        raise GenbenchError(f"node {socket.gethostname()}: {error}") from None
-    saved = 0 if record else runs.saved_steps(root / folder)
-    if storage is not None:
-        if record is None:
-            storage.save(folder, root)
-        else:
+        return Answer(refused=f"{name}: {error}", node=here)
+
+
+def _joined_later(here: str, ticket: Ticket, known: Mapping[str, Checked]) -> Checked:
+    """What a node has that was not there when the others were asked. Raises GenbenchError where it differs."""
+    found, (first, reference) = examine(replace(ticket, probe="")), next(iter(known.items()))
+    agree({first[:8]: Found(ticket.facts, (reference,)), here[:8]: found}, ticket)
+    return found.checked[0]
+
+
+def attempted(cell: Cell, ticket: Ticket, run: Run, on_event: Callable[[Event], None]) -> Answer:
+    """One run on this node, with what the storage has of it, where there is one.
+
+    Raises BusyError, ElsewhereError, and GenbenchError where this node can't write what it must.
+    """
+    folder, root = cell.planned.spec.folder, ticket.root
+    if not ticket.storage:
+        record = attempt(cell, Supervisor(), on_event, run)
+        return _answer(record, cell.folder)
+    storage = Storage(ticket.storage)
+    with _reached(storage):
+        there = storage.record(folder)
+    if there is not None:
+        return Answer(there.decode())
+    record = attempt(cell, Supervisor(), on_event, _kept_on(storage, run))
+    answer = _answer(record, cell.folder)
+    with _reached(storage):
+        if record is not None:
             storage.commit(folder, root)
-        shutil.rmtree(root / folder, ignore_errors=True)
-    return Answer(saved=saved) if record is None else Answer(record.model_dump_json(indent=1) + "\n")
+    shutil.rmtree(root / folder, ignore_errors=True)
+    with contextlib.suppress(Exception):  # it costs room on a disk, no run
+        remove_finished(root, storage)
+    return answer
 
 
-def _ignore(event: Event) -> None:
-    """A run's events stay on its node."""
+def _answer(record: RunRecord | None, folder: Path) -> Answer:
+    return Answer(record.model_dump_json(indent=1) + "\n") if record else Answer(saved=runs.saved_steps(folder))
+
+
+def _kept_on(storage: Storage, run: Run) -> Run:
+    """`run`, going on from what a storage has of it, which gets what it spends and saves: another node may have to go on."""
+
+    def kept(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callable[[Event], None]) -> RunRecord | None:
+        folder, root = planned.spec.folder, place.store.root
+        with _reached(storage):
+            storage.restore(folder, root)
+        with _keeping(storage, folder, root) as sent:
+            record = run(planned, place, supervisor, on_event)
+        if record is None:
+            with _reached(storage):
+                storage.save(folder, root, sent)
+        return record
+
+    return kept
+
+
+@contextmanager
+def _keeping(storage: Storage, folder: Path, root: Path) -> Iterator[Sent]:
+    """Within the block the storage gets what a run spends every `NOTED` seconds, and every `SAVED` seconds what it saves."""
+    over: threading.Event = threading.Event()
+    sent: Sent = {}
+
+    def keep() -> None:
+        due = time.monotonic() + SAVED
+        while not over.wait(NOTED):
+            try:
+                if time.monotonic() < due:
+                    storage.note(folder, root, sent)
+                else:
+                    storage.save(folder, root, sent)
+                    due = time.monotonic() + SAVED
+            except Exception as error:  # each protocol has its own; the run is well, and the next note may arrive
+                _log.warning("storage %s: what %s spent can't be noted: %s", storage.url, folder, error)
+
+    keeping = threading.Thread(target=keep, name="storage", daemon=True)
+    keeping.start()
+    try:
+        yield sent
+    finally:
+        over.set()
+        keeping.join()
+
+
+@contextmanager
+def _reached(storage: Storage) -> Iterator[None]:
+    """Within the block what goes wrong between this node's disk and a storage is a GenbenchError."""
+    try:
+        yield
+    except (GenbenchError, BusyError):
+        raise
+    except Exception as error:  # each protocol has its own
+        raise GenbenchError(f"storage {storage.url} can't be read or written: {type(error).__name__}: {error}") from error
+
+
+def remove_finished(root: Path, storage: Storage) -> None:
+    """Remove what this node was left with of runs that went on elsewhere after their worker was killed here, once they have a record."""
+    for folder in root.glob("runs/*/*/*"):
+        with contextlib.suppress(BusyError), lease.held(folder):
+            if storage.has_record(folder.relative_to(root)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+# ---- that a run has begun --------------------------------------------------------------------------------------------------
+
+
+def _telling(job: str, planned: Planned) -> Callable[[Event], None]:
+    """A listener that tells the driver of the first event; what a run says beside stays on its node."""
+    from ray.experimental import internal_kv
+
+    told = False
+
+    def heard(event: Event) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            with contextlib.suppress(Exception):  # it costs a line of a table, no run
+                internal_kv._internal_kv_put(f"{job}/{planned.spec.folder.as_posix()}", socket.gethostname(), namespace=BEGUN)
+
+    return heard
+
+
+def begun(job: str) -> dict[str, str]:
+    """Runs of a Ray job that have begun since this was asked last: folder, relative to a results folder -> host."""
+    from ray.experimental import internal_kv
+
+    found = {}
+    with contextlib.suppress(Exception):  # as above
+        for key in internal_kv._internal_kv_list(f"{job}/", namespace=BEGUN):
+            host = internal_kv._internal_kv_get(key, namespace=BEGUN)
+            internal_kv._internal_kv_del(key, namespace=BEGUN)
+            found[key.decode().partition("/")[2]] = (host or b"").decode()
+    return found

@@ -12,8 +12,9 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,13 +24,13 @@ from genbench.errors import GenbenchError
 from genbench.inventory import ModelDescription
 from genbench.lease import BusyError
 from genbench.modelfile import is_file, split_file
-from genbench.records import RunRecord, Status, Store, write_once
+from genbench.records import RunRecord, Store, write_once
 from genbench.run import Place
 from genbench.sweep.cell import Cell, OnEvent, OnRecord, Run, Wishes
-from genbench.sweep.node import Answer, examine_apart, work
+from genbench.sweep.node import Answer, begun, examine_apart, work
 from genbench.sweep.preflight import Found, Ticket, agree, facts
 from genbench.sweep.storage import Storage
-from genbench.sweep.waiting import Losses, Queue
+from genbench.sweep.waiting import Losses, Queue, lost, words
 from genbench.track import Track
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ AHEAD = 1000
 """Tasks that Ray is given at a time: an autoscaler sees what is wanted, and Ctrl-C has no hundred thousand to take back."""
 TICK = 0.5
 """Seconds between two looks at what has ended."""
+LOOK = 2.0
+"""Seconds between two looks at what has begun."""
+PROBE = 2**20
+"""Bytes that are written to see whether a folder can be."""
 PATIENCE = 1800.0
 """Seconds that the nodes may take to say what they have; data sets are prepared meanwhile."""
 
@@ -49,6 +54,16 @@ class Node:
     name: str
     runs: int
     """That fit at once."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """What is to come of a sweep, what was lost of it, and which nodes take none of it."""
+
+    queue: Queue
+    losses: Losses
+    refused: dict[str, str]
+    """Ray's id of a node -> why."""
 
 
 @contextmanager
@@ -138,55 +153,101 @@ class RayExecutor:
         """Run every cell to its record. Ctrl-C lets the nodes save what is running and raises KeyboardInterrupt; a second one kills."""
         task = self._ray.remote(max_retries=0, retry_exceptions=False, **self._needs(self._gpus, self._threads))(work)
         ahead = min(AHEAD, self._wishes.jobs or AHEAD)
-        queue, losses = Queue(cells), Losses()
+        left = Open(Queue(cells), Losses(self._saved_steps), {})
         running: dict[Any, Cell] = {}
+        looked = time.monotonic()
         try:
-            while queue or running:
-                while len(running) < ahead and (next_one := queue.pop()) is not None:
+            while left.queue or running:
+                while len(running) < ahead and (next_one := left.queue.pop()) is not None:
                     record = next_one.record
                     if record is None and lease.busy(next_one.folder):
-                        queue.later(next_one)
+                        left.queue.later(next_one)
                     elif record is not None:
                         on_record(next_one, record)
-                    elif losses.is_up(next_one):
-                        self._give_up(next_one, queue, losses, on_record)
+                    elif left.losses.is_up(next_one):
+                        self._give_up(next_one, left, on_record)
                     else:
-                        losses.begun(next_one)
-                        running[task.remote(next_one.planned, self._tickets[next_one.planned.spec.track.name])] = next_one
+                        left.losses.begun(next_one)
+                        running[self._hand_over(task, next_one, left.refused)] = next_one
+                if time.monotonic() >= looked + LOOK:
+                    looked = time.monotonic()
+                    self._tell_begun(running.values(), on_event)
                 if running:
                     ended = self._ray.wait(list(running), num_returns=len(running), timeout=TICK)[0]
                     for ref in ended:
                         cell = running.pop(ref)
-                        record = self._settle(cell, ref, queue, losses, on_event)
+                        record = self._settle(cell, ref, left, on_event)
                         if record is not None:
                             on_record(cell, record)
-                elif queue:
+                elif left.queue:
                     time.sleep(TICK)
         except BaseException:
             self._interrupt(list(running))
             raise
 
-    def _settle(self, cell: Cell, ref: Any, queue: Queue, losses: Losses, on_event: OnEvent) -> RunRecord | None:
-        """The record that a task leaves; None where there is none and the cell is in the queue again."""
+    def _hand_over(self, task: Any, cell: Cell, refused: Mapping[str, str]) -> Any:
+        """Give Ray the task of a cell, for any node but those that refused -> what it will answer. Raises GenbenchError where all did."""
+        if refused:
+            able = self._able(self._gpus, self._threads)
+            if able and all(node.id in refused for node in able):
+                raise GenbenchError(f"no node is left that takes these runs: {'; '.join(refused.values())}")
+            task = task.options(label_selector={"ray.io/node-id": f"!in({', '.join(refused)})"})
+        return task.remote(cell.planned, self._tickets[cell.planned.spec.track.name])
+
+    def _tell_begun(self, running: Collection[Cell], on_event: OnEvent) -> None:
+        found = begun(self._ray.get_runtime_context().get_job_id())
+        for cell in running if found else ():
+            host = found.get(cell.planned.spec.folder.as_posix())
+            if host is not None:
+                on_event(cell, {"kind": "begun", "host": host})
+
+    def _saved_steps(self, cell: Cell) -> int:
+        """Of a run that has no record, as far as it can be seen from here."""
+        if self._storage is None:
+            return runs.saved_steps(cell.folder)
+        try:
+            return self._storage.saved_steps(cell.planned.spec.folder)
+        except Exception as error:  # each protocol has its own
+            _log.warning("storage %s: %s can't be listed: %s", self._storage.url, cell.planned.spec.folder, error)
+            return 0
+
+    def _settle(self, cell: Cell, ref: Any, left: Open, on_event: OnEvent) -> RunRecord | None:
+        """The record that a task leaves; None where there is none and the cell is in the queue again, or can go on only elsewhere."""
         try:
             answer: Answer = self._ray.get(ref)
         except self._ray.exceptions.TaskCancelledError:
             raise KeyboardInterrupt from None
         except self._ray.exceptions.RayError as error:
             status, reason = lost(error, lease.holder(cell.folder))
-            losses.count(cell, status, reason, runs.saved_steps(cell.folder))
+            left.losses.count(cell, status, reason)
         else:
             if answer.record:
                 return self._brought(cell, answer)
+            if answer.elsewhere:
+                on_event(cell, {"kind": "elsewhere", "reason": answer.elsewhere})
+                return None
+            if answer.refused:
+                self._keep_away(answer, left.refused)
+                left.queue.again(cell)
+                return None
             if answer.busy:
-                queue.later(cell)
+                left.queue.later(cell)
                 return None
             reason = "it was interrupted on its node"
-            losses.count(cell, "error", reason, answer.saved)
-        if not losses.is_up(cell):
+            left.losses.count(cell, "error", reason, answer.saved)
+        if not left.losses.is_up(cell):
             on_event(cell, {"kind": "crash", "stage": "train", "reason": reason})
-        queue.again(cell)
+        left.queue.again(cell)
         return None
+
+    def _keep_away(self, answer: Answer, refused: dict[str, str]) -> None:
+        """Give a node that refused no more runs. Raises GenbenchError where the fault is the shared folder's, not the node's."""
+        if answer.node in refused:
+            return
+        if self._storage is None and not can_write(self._results):
+            raise GenbenchError(answer.refused)
+        refused[answer.node] = answer.refused
+        _log.warning("%s. It gets no more runs of this sweep; the others go on", answer.refused)
 
     def _brought(self, cell: Cell, answer: Answer) -> RunRecord:
         """The record that counts, in the results folder: what the node says, or on a storage what was there first."""
@@ -199,17 +260,27 @@ class RayExecutor:
             return cell.record or RunRecord.model_validate_json(answer.record)
         return RunRecord.model_validate_json(answer.record)
 
-    def _give_up(self, cell: Cell, queue: Queue, losses: Losses, on_record: OnRecord) -> None:
+    def _give_up(self, cell: Cell, left: Open, on_record: OnRecord) -> None:
         """Write the record of a run that has lost too many workers, unless one of them lives, out of Ray's sight."""
         try:
             with lease.held(cell.folder):
-                record = cell.record or runs.give_up(cell.planned, cell.place, *losses.verdict(cell))
+                self._bring_spent(cell)
+                record = cell.record or runs.give_up(cell.planned, cell.place, *left.losses.verdict(cell))
         except BusyError:
-            queue.later(cell)
+            left.queue.later(cell)
             return
         if self._storage is not None:
             self._storage.commit(cell.planned.spec.folder, self._results)
         on_record(cell, record)
+
+    def _bring_spent(self, cell: Cell) -> None:
+        """Bring what the storage has of a run that is given up: its record says what it spent."""
+        if self._storage is None:
+            return
+        try:
+            self._storage.restore(cell.planned.spec.folder, self._results)
+        except Exception as error:  # each protocol has its own
+            _log.warning("storage %s: %s can't be fetched: %s", self._storage.url, cell.planned.spec.folder, error)
 
     def _interrupt(self, running: list[Any]) -> None:
         """Let tasks save what they have and wait for them; at another Ctrl-C kill them."""
@@ -239,7 +310,7 @@ class RayExecutor:
                     found[node] = self._ray.get(ref, timeout=max(0.0, deadline - time.monotonic()))
                 except self._ray.exceptions.RayError as error:
                     if self._is_alive(node):
-                        raise GenbenchError(f"node {node.name} can't say what it has: {_words(error)}; does genbench run there?") from None
+                        raise GenbenchError(f"node {node.name} can't say what it has: {words(error)}; does genbench run there?") from None
         finally:
             self._remove_probe(ticket)
         if not found:
@@ -267,19 +338,14 @@ class RayExecutor:
         device, wanted, devices = self._wishes.device, self._wishes.resources, self._wishes.devices
         if device not in ("auto", "cpu", "cuda"):
             raise GenbenchError(f"device {device!r} is not one of: auto, cpu, cuda; which GPU a run gets is for Ray to say")
-        alive = [node for node in self._ray.nodes() if node["Alive"] and all(node["Resources"].get(name, 0) > 0 for name in wanted)]
+        alive = self._alive()
         gpus = devices * (device == "cuda" or (device == "auto" and any(node["Resources"].get("GPU", 0) >= 1 for node in alive)))
         # what `runs` a node could take, were threads no matter
         able = {id(node): int(node["Resources"].get("GPU", 0)) // gpus if gpus else 1 for node in alive}
         shares = [int(node["Resources"].get("CPU", 0)) // able[id(node)] for node in alive if able[id(node)]]
         share = min((share for share in shares if share), default=1)
         threads = self._wishes.threads or share - share % devices or share
-        nodes = []
-        for node in alive:
-            fit = int(node["Resources"].get("CPU", 0)) // threads
-            fit = min(fit, able[id(node)]) if gpus else fit
-            if fit:
-                nodes.append(Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})", fit))
+        nodes = self._able(gpus, threads)
         if not nodes:
             gpu = [] if not gpus else ["a GPU"] if gpus == 1 else [f"{gpus} GPUs"]
             needs = " and ".join([f"{threads} CPUs", *gpu, *wanted])
@@ -287,31 +353,42 @@ class RayExecutor:
             raise GenbenchError(f"no node of the Ray cluster has {needs} for a run; nodes: {there}")
         return gpus, threads, nodes
 
+    def _alive(self) -> list[Mapping[str, Any]]:
+        """What Ray says of the nodes that are there and have the resources asked for."""
+        wanted = self._wishes.resources
+        return [node for node in self._ray.nodes() if node["Alive"] and all(node["Resources"].get(name, 0) > 0 for name in wanted)]
+
+    def _able(self, gpus: int, threads: int) -> list[Node]:
+        """The nodes that can take runs of so many GPUs and threads."""
+        nodes = []
+        for node in self._alive():
+            fit = int(node["Resources"].get("CPU", 0)) // threads
+            fit = min(fit, int(node["Resources"].get("GPU", 0)) // gpus) if gpus else fit
+            if fit:
+                nodes.append(Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})", fit))
+        return nodes
+
     def _needs(self, gpus: int, threads: int) -> dict[str, Any]:
         return {"num_cpus": threads, "num_gpus": gpus, "resources": dict.fromkeys(self._wishes.resources, 0.001)}
 
 
+def can_write(folder: Path) -> bool:
+    """Whether a file of some size can be written in a folder from here."""
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        with open(probe, "wb") as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return True
+
+
 # ---- words -----------------------------------------------------------------------------------------------------------------
-
-
-def lost(error: Exception, host: str) -> tuple[Status, str]:
-    """Why a task has no answer -> the status of the run, should it be given up, and the reason. Raises GenbenchError as the task did."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, GenbenchError):
-        raise GenbenchError(str(cause)) from None
-    on = f" on {host}" if host else ""
-    known: dict[str, tuple[Status, str]] = {
-        "WorkerCrashedError": ("error", f"its Ray worker{on} was killed"),
-        "NodeDiedError": ("error", f"its node{on} went away"),
-        "LocalRayletDiedError": ("error", f"its node{on} went away"),
-        "OutOfMemoryError": ("oom", f"Ray ended its worker{on} for want of memory on the node"),
-    }
-    return known.get(type(error).__name__, ("error", f"its Ray worker{on} failed: {_words(cause or error)}"))
-
-
-def _words(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__
 
 
 def _resources(node: Mapping[str, Any]) -> str:

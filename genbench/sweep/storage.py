@@ -1,12 +1,14 @@
 """Runs on object storage, for nodes that share no folder: the layout of a results folder, the record last, the first record counts.
 
 Whatever fsspec reaches will do: ``s3://bucket/night``, ``gs://…``, ``file:///mnt/…``. A claim, an object that its holder keeps changing,
-lets one process at a time put a finished run there, so that no record ever stands beside the samples of another execution.
+lets one process at a time put a finished run there, so that no record ever stands beside the samples of another execution. An unfinished
+run leaves there what it saved, and then what it spent: whoever goes on after the loss of its node is charged for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 import time
 import uuid
@@ -14,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genbench import lease
+from genbench import lease, witness
 from genbench.errors import GenbenchError
-from genbench.records import read_record, safe_name, write_once
+from genbench.records import read_record, safe_name, write_atomic, write_once
 from genbench.track import Track
 
 STALE = 600.0
@@ -26,6 +28,10 @@ LOOK = 2.0
 RECORD, CLAIM = "record.json", "claim"
 HEAVY = ("samples.npz", "checkpoint.safetensors", "checkpoint.json")
 """Files that stay on the storage: tables and pages do without."""
+KEPT = 2
+"""States of an unfinished run that are kept here, as in its own folder."""
+Sent = dict[Path, object]
+"""Files of an unfinished run that were put on the storage, and what tells whether they have changed since."""
 
 
 class Storage:
@@ -73,16 +79,25 @@ class Storage:
                     found.add(path.parent)
         return found
 
-    def has_record(self, run: Path) -> bool:
-        """Whether there is a record that can be read; one that cannot is set aside."""
+    def record(self, run: Path) -> bytes | None:
+        """The record, where there is one that can be read; one that cannot is set aside."""
         with self._local_copy(run / RECORD) as copy:
             if copy is None:
-                return False
+                return None
             if self._valid(copy):
-                return True
+                return copy.read_bytes()
         with contextlib.suppress(FileNotFoundError):
             self._fs.mv(self._path(run, RECORD), self._path(run, f"damaged-{uuid.uuid4().hex[:8]}.json"))
-        return False
+        return None
+
+    def has_record(self, run: Path) -> bool:
+        """Whether there is a record that can be read."""
+        return self.record(run) is not None
+
+    def saved_steps(self, run: Path) -> int:
+        """Steps of the furthest state of an unfinished run that is here (`genbench.run.saved_steps`)."""
+        states = {path.relative_to(run).parts[1] for path in self._below(run / "state") if len(path.relative_to(run).parts) == 3}
+        return max((int(steps) for steps, _, _ in (name.partition("-") for name in states) if steps.isdecimal()), default=0)
 
     def commit(self, run: Path, results: Path) -> None:
         """Put a finished run of the results folder here, its record last, unless it has one here; then that is the record that counts.
@@ -105,7 +120,7 @@ class Storage:
             if (self.read(f"{run.as_posix()}/{CLAIM}") or b"").startswith(token.encode()):
                 self._create(self._path(run, RECORD), (results / run / RECORD).read_bytes())
                 self.remove([f"{run.as_posix()}/{CLAIM}"])
-                self._forget_state(run)
+        self._forget_state(run)
 
     def fetch(self, run: Path, results: Path) -> None:
         """Bring a finished run into a results folder, its record last and without its `HEAVY` files. A damaged record is set aside."""
@@ -116,16 +131,34 @@ class Storage:
             if copy is not None and self._valid(copy):
                 write_once(results / run / RECORD, copy.read_bytes())
 
-    def save(self, run: Path, results: Path) -> None:
-        """Put what an unfinished run has here, so that it can go on elsewhere."""
-        for path in _files(results / run):
-            self._upload(results / run / path, self._path(run, path.as_posix()))
+    def save(self, run: Path, results: Path, sent: Sent | None = None) -> None:
+        """Put what an unfinished run has here, so that it can go on elsewhere: first its newest state, last what it spent.
+
+        What is here already, as `sent` tells and is told, is not put again; of the states that were, the last `KEPT` stay.
+        """
+        sent = {} if sent is None else sent
+        files = _files(results / run)
+        newest = max(filter(None, map(_state, files)), key=_made, default=None)
+        if not self._put_changed(run, results, [path for path in files if _state(path) in (None, newest)], sent):
+            return  # the training has pruned it by now, and those that are here are needed
+        states = sorted({name for name in map(_state, sent) if name}, key=_made, reverse=True)
+        for path in [path for path in sent if _state(path) in states[KEPT:]]:
+            self.remove([f"{run.as_posix()}/{path.as_posix()}"])
+            del sent[path]
+
+    def note(self, run: Path, results: Path, sent: Sent) -> None:
+        """Put what an unfinished run has spent here, a few bytes, where that has changed."""
+        self._put_changed(run, results, [path for path in _files(results / run) if path.name == witness.NAME], sent)
 
     def restore(self, run: Path, results: Path) -> None:
-        """Bring what an unfinished run had saved here into a results folder that knows nothing of it."""
-        if (results / run).is_dir():
+        """Bring what an unfinished run has here into a results folder, unless it has gone as far there or further. Its lease is ours."""
+        there, folder = self._below(run), results / run
+        if _files(folder) and self._spent(there) <= _spent(folder / "attempts"):
             return
-        for path in self._below(run):
+        for path in folder.glob("*") if there else ():
+            if not _hidden(path.relative_to(folder)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in sorted(there, key=lambda path: _spent_last(path.relative_to(run))):
             if path.name not in (CLAIM, RECORD):
                 self._get(path, results / path)
 
@@ -147,7 +180,17 @@ class Storage:
             return []
         root = PurePosixPath(self._root)
         paths = [Path(PurePosixPath(str(path)).relative_to(root)) for path in found]
-        return sorted(path for path in paths if ".." not in path.parts)
+        return sorted(path for path in paths if not any(part.startswith(".") for part in path.parts))
+
+    def _spent(self, there: Iterable[Path]) -> tuple[int, float]:
+        """`_spent` of the files of a run that are here."""
+        clocks = {int(path.parent.name): path for path in there if path.name == witness.NAME and path.parent.name.isdecimal()}
+        if not clocks:
+            return 0, 0.0
+        last = max(clocks)
+        with self._local_copy(clocks[last]) as copy:
+            noted = witness.noted(copy.parent) if copy else None
+        return last, noted.seconds if noted else 0.0
 
     @staticmethod
     def _valid(path: Path) -> bool:
@@ -174,6 +217,25 @@ class Storage:
                 self._put(self._path(run, CLAIM), f"{token} {number}".encode())
                 self._upload(results / run / path, self._path(run, path.as_posix()))
 
+    def _put_changed(self, run: Path, results: Path, paths: Iterable[Path], sent: Sent) -> bool:
+        """Put files of a run that are not here as they are, what it spent last -> whether all were still there."""
+        for path in sorted(paths, key=_spent_last):
+            local = results / run / path
+            try:
+                told: object = local.read_bytes() if path.name == witness.NAME else (local.stat().st_mtime_ns, local.stat().st_size)
+                if sent.get(path) == told:
+                    continue
+                if isinstance(told, bytes):
+                    self._put(self._path(run, path.as_posix()), told)
+                else:
+                    self._upload(local, self._path(run, path.as_posix()))
+            except FileNotFoundError:
+                if local.exists():
+                    raise
+                return False
+            sent[path] = told
+        return True
+
     def _upload(self, local: Path, remote: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._fs.put_file(str(local), remote)
@@ -182,6 +244,9 @@ class Storage:
         self._fs.put_file(str(local), remote)
 
     def _put(self, remote: str, content: bytes) -> None:
+        if self._is_local:
+            write_atomic(Path(remote), content)
+            return
         with contextlib.suppress(FileNotFoundError):
             self._fs.pipe_file(remote, content)
             return
@@ -190,13 +255,21 @@ class Storage:
 
     def _create(self, remote: str, content: bytes) -> bool:
         """Put an object where there is none -> whether there was none. One step on S3 and file systems."""
-        if "file" in ((self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol):
+        if self._is_local:
             return write_once(Path(remote), content)
         try:
             self._fs.pipe_file(remote, content, mode="create")
         except FileExistsError:
             return False
+        except Exception:  # what a storage says of a condition that is not met, 412 or 409, each protocol words in its own way
+            if not self._fs.exists(remote):
+                raise
+            return False
         return True
+
+    @property
+    def _is_local(self) -> bool:
+        return "file" in ((self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol)
 
     def _get(self, path: Path, local: Path) -> None:
         local.parent.mkdir(parents=True, exist_ok=True)
@@ -208,12 +281,39 @@ class Storage:
             temporary.unlink(missing_ok=True)
 
     def _forget_state(self, run: Path) -> None:
-        """What an interrupted execution had saved is of no use beside a record."""
+        """What an unfinished execution had saved is of no use beside a record, and a retry is not charged for what it spent."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._path(run, "state"), recursive=True)
+        self.remove(path.as_posix() for path in self._below(run / "attempts") if path.name == witness.NAME)
 
 
 def _files(folder: Path) -> list[Path]:
     """Files of a run's folder, relative to it; none that only its holder needs."""
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return sorted(path for path in found if not path.name.startswith(".") and path.name != lease.NAME)
+    return sorted(path for path in found if not _hidden(path))
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a path in a run's folder is the lease, or of a file or state that is being written."""
+    return path.name == lease.NAME or any(part.startswith(".") for part in path.parts)
+
+
+def _state(path: Path) -> str | None:
+    """The name of the saved state that a file of a run's folder is part of (`genbench.resume`)."""
+    return path.parts[1] if path.parts[0] == "state" and len(path.parts) == 3 else None
+
+
+def _made(state: str) -> str:
+    """By which saved states are ordered, as `genbench.resume.saved` does."""
+    return state.partition("-")[2]
+
+
+def _spent_last(path: Path) -> tuple[bool, Path]:
+    """Sorts files of a run's folder, what it spent last: so a copy that was cut short is seen to be behind."""
+    return path.parts[0] == "attempts", path
+
+
+def _spent(attempts: Path) -> tuple[int, float]:
+    """The last attempt that trained, and what had been spent by then in seconds: of two copies of a run, the higher goes on."""
+    found = ((int(path.name), witness.noted(path)) for path in attempts.glob("*") if path.name.isdecimal())
+    return max(((number, noted.seconds) for number, noted in found if noted is not None), default=(0, 0.0))

@@ -1,10 +1,10 @@
-"""Which runs of a sweep are to come, and when one has lost so many workers that it is given up."""
+"""Which runs of a sweep are to come, how a worker was lost, and when a run has lost so many that it is given up."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from genbench import run as runs
@@ -43,7 +43,8 @@ class Queue:
 class Losses:
     """Workers that runs have lost in a row, without a new state saved between them, and how the last was lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Callable[[Cell], int] = lambda cell: runs.saved_steps(cell.folder)) -> None:
+        self._steps = steps
         self._saved: dict[Path, int] = {}
         self._count: dict[Path, int] = {}
         self._last: dict[Path, tuple[Status, str]] = {}
@@ -51,10 +52,11 @@ class Losses:
     def begun(self, cell: Cell) -> None:
         """A task of this cell is handed to Ray."""
         if cell.folder in self._count:
-            self._saved[cell.folder] = max(self._saved.get(cell.folder, 0), runs.saved_steps(cell.folder))
+            self._saved[cell.folder] = max(self._saved.get(cell.folder, 0), self._steps(cell))
 
-    def count(self, cell: Cell, status: Status, reason: str, saved: int) -> None:
-        """One more is lost, when `saved` steps were."""
+    def count(self, cell: Cell, status: Status, reason: str, saved: int | None = None) -> None:
+        """One more is lost, when `saved` steps were; None: as many as `steps` finds."""
+        saved = self._steps(cell) if saved is None else saved
         got_on = saved > self._saved.get(cell.folder, 0)
         self._saved[cell.folder] = max(saved, self._saved.get(cell.folder, 0))
         self._count[cell.folder] = 1 if got_on else self._count.get(cell.folder, 0) + 1
@@ -68,3 +70,22 @@ class Losses:
         """Status and reason of the record of a run that is given up."""
         status, reason = self._last[cell.folder]
         return status, f"{reason}, {self._count[cell.folder]} times in a row without getting on"
+
+
+def lost(error: Exception, host: str) -> tuple[Status, str]:
+    """Why a task has no answer -> the status of the run, should it be given up, and the reason."""
+    cause = getattr(error, "cause", None)
+    on = f" on {host}" if host else ""
+    known: dict[str, tuple[Status, str]] = {
+        "WorkerCrashedError": ("error", f"its Ray worker{on} was killed"),
+        "NodeDiedError": ("error", f"its node{on} went away"),
+        "LocalRayletDiedError": ("error", f"its node{on} went away"),
+        "OutOfMemoryError": ("oom", f"Ray ended its worker{on} for want of memory on the node"),
+    }
+    return known.get(type(error).__name__, ("error", f"its Ray worker{on} failed: {words(cause or error)}"))
+
+
+def words(error: BaseException) -> str:
+    """Kind and last line of what was raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__

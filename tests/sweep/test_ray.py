@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -68,8 +69,15 @@ def scripted(planned, place, supervisor, on_event):
     if spec.model.distribution == "unpackaged":
         return runs.run(planned, place, supervisor, on_event)
     folder = place.store.folder(spec)
+    on_event({"kind": "stage", "stage": "train"})
     with open(folder / "tally", "a") as tally:
         tally.write(f"{os.getpid()}\n")
+    if spec.model.name == "fills-one-disk":  # that of the first node that comes here
+        here, full = ray.get_runtime_context().get_node_id(), place.store.root / "full"
+        full.exists() or full.write_text(here)
+        if full.read_text() == here:
+            raise OSError(28, "No space left on device")
+        time.sleep(1)
     if spec.model.name == "kills-its-worker":
         os.kill(os.getpid(), signal.SIGKILL)
     if spec.model.name == "fills-the-disk":
@@ -131,6 +139,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     (folder / "zoo.py").write_text(ZOO)
     (folder / "tiny.toml").write_text(TRACK.format(budget="120steps"))
+    (folder / "long.toml").write_text(TRACK.format(budget="300steps"))
     return folder
 
 
@@ -169,9 +178,12 @@ def cells_of(executor, models, seeds=1):
 def execute(executor, cells):
     """-> records by model and seed, and what was said of crashes."""
     found, said = {}, []
-    executor.execute(
-        cells, lambda cell, event: said.append(event["reason"]), lambda cell, r: found.update({(r.spec.model.name, r.spec.seed): r})
-    )
+
+    def on_event(cell, event):
+        if event["kind"] != "begun":
+            said.append(event["reason"])
+
+    executor.execute(cells, on_event, lambda cell, r: found.update({(r.spec.model.name, r.spec.seed): r}))
     return found, said
 
 
@@ -219,9 +231,56 @@ def test_a_run_that_always_loses_its_worker_is_an_error_after_three_times(execut
     assert next(cell.record for cell in cells if cell.planned.spec.model.name == name) == record
 
 
-def test_a_full_disk_stops_the_sweep_and_says_where(executor):
-    with pytest.raises(GenbenchError, match=rf"node {socket.gethostname()}: results folder .* can't be written: No space left"):
-        execute(executor, cells_of(executor, made_up("fills-the-disk")))
+FULL = rf"node {socket.gethostname()} \(\w{{8}}\): results folder .* can't be written: No space left"
+
+
+def test_a_full_results_folder_stops_the_sweep_and_says_where(executor, monkeypatch):
+    from genbench.sweep import ray as module
+
+    monkeypatch.setattr(module, "can_write", lambda folder: False)
+    cells = cells_of(executor, made_up("fills-the-disk"))
+    with pytest.raises(GenbenchError, match="^" + FULL):
+        execute(executor, cells)
+    assert len(tally(cells[0])) == 1
+
+
+def test_where_every_node_refuses_the_sweep_ends_and_says_why(executor, caplog):
+    (cell,) = cells_of(executor, made_up("fills-the-disk"), seeds=1)
+    before = len(tally(cell)) if cell.folder.exists() else 0
+    with pytest.raises(GenbenchError, match=f"no node is left that takes these runs: {FULL}.*; {FULL}"):
+        execute(executor, [cell])
+    assert len(tally(cell)) - before == 2
+    assert len([r for r in caplog.records if "gets no more runs" in r.message]) == 2
+
+
+def test_a_node_that_cannot_write_is_named_once_and_its_runs_happen_elsewhere(executor, caplog):
+    cells = cells_of(executor, made_up("fills-one-disk"), seeds=6)
+    found, said = execute(executor, cells)
+    assert [record.status for record in found.values()] == ["done"] * 6
+    assert said == []
+    (told,) = [r.message for r in caplog.records if "gets no more runs" in r.message]
+    assert (executor._results / "full").read_text()[:8] in told
+    assert max(len(tally(cell)) for cell in cells) == 2  # whoever was refused there is not sent there again
+    assert "No space left" in told
+    assert_nothing_is_left(executor._results)
+
+
+def test_whether_a_folder_can_be_written_is_seen_by_writing(tmp_path):
+    from genbench.sweep.ray import can_write
+
+    assert can_write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert not can_write(tmp_path / "none")
+
+
+def test_that_a_run_begins_is_told_with_its_host_once(executor, monkeypatch):
+    from genbench.sweep import ray as module
+
+    monkeypatch.setattr(module, "LOOK", 0.1)
+    cells, told = cells_of(executor, made_up("takes-a-while"), seeds=3)[1:], []
+    executor.execute(cells, lambda cell, event: told.append((cell.planned.spec.seed, event)), lambda cell, record: told.append("record"))
+    assert sorted(one for one in told if one != "record") == [(seed, {"kind": "begun", "host": socket.gethostname()}) for seed in (1, 2)]
+    assert told[-1] == "record"
 
 
 def test_a_run_that_is_interrupted_on_its_node_goes_on_for_as_long_as_it_gets_on(executor):
@@ -275,8 +334,6 @@ def test_a_node_that_is_killed_costs_its_run_the_time_that_was_lost_and_no_more(
         cluster.remove_node(doomed, allow_graceful=False)
         killed.append(True)
 
-    import threading
-
     killer = threading.Thread(target=kill_when_all_train)
     killer.start()
     found, said = execute(executor, cells)
@@ -296,13 +353,18 @@ def trains(cell):
     return any(any(path.read_bytes()) for path in clocks)
 
 
-def test_a_node_with_another_plugin_is_named_with_the_difference(executor, cluster, home, tmp_path):
-    (tmp_path / "genbench_controls.py").write_text("old = True\n")
-    info = tmp_path / "genbench_controls-9.9.dist-info"
+def other_plugin(folder):
+    """A folder with another version of a plugin that is installed here."""
+    (folder / "genbench_controls.py").write_text("old = True\n")
+    info = folder / "genbench_controls-9.9.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genbench-controls\nVersion: 9.9\n")
     (info / "entry_points.txt").write_text("[genbench]\ncontrols = genbench_controls\n")
-    odd = cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": str(tmp_path)}, **ports())
+    return folder
+
+
+def test_a_node_with_another_plugin_is_named_with_the_difference(executor, cluster, home, tmp_path):
+    odd = cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": str(other_plugin(tmp_path))}, **ports())
     try:
         from genbench.sweep.ray import RayExecutor
 
@@ -312,6 +374,22 @@ def test_a_node_with_another_plugin_is_named_with_the_difference(executor, clust
         assert odd.node_id[:8] in str(error.value)
         assert str(error.value).count("node ") - str(error.value).count("on node ") < 3  # of three nodes one is named
         assert_nothing_is_left(home / "results")
+    finally:
+        cluster.remove_node(odd, allow_graceful=False)
+
+
+def test_a_node_that_joins_with_another_plugin_is_named_once_and_gets_no_runs(executor, cluster, home, tmp_path, caplog):
+    odd = cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": str(other_plugin(tmp_path))}, **ports())
+    try:
+        cells = cells_of(executor, made_up("takes-a-while"), seeds=9)[3:]
+        found, said = execute(executor, cells)
+        assert [record.status for record in found.values()] == ["done"] * 6
+        assert said == []
+        assert [len(tally(cell)) for cell in cells] == [1] * 6
+        (told,) = [r.message for r in caplog.records if "gets no more runs" in r.message]
+        assert odd.node_id[:8] in told
+        assert "genbench-controls" in told
+        assert "9.9" in told
     finally:
         cluster.remove_node(odd, allow_graceful=False)
 
@@ -346,6 +424,49 @@ def test_without_a_shared_folder_runs_come_back_through_a_storage(executor, clus
     assert again["well", 0].started == found["well", 0].started
     assert again["fails", 0].started != found["fails", 0].started
     assert_nothing_is_left(tmp_path)
+
+
+def test_without_a_shared_folder_a_killed_node_costs_its_run_what_it_had_spent(executor, cluster, home, tmp_path):
+    """The other node has a cache of its own, as other machines have; the run begins there with what the storage knows of it."""
+    from genbench.sweep.ray import RayExecutor
+
+    storage = tmp_path / "storage"
+    doomed = cluster.add_node(num_cpus=1, resources={"alone": 1}, env_vars={"GENBENCH_CACHE": str(tmp_path / "doomed")}, **ports())
+    apart = RayExecutor(ray, wishes(cluster, home, "mine", storage=storage.as_uri(), resources=("alone",)), scripted)
+    apart.tracks = [load_track(home / "long.toml")]
+    cells = night.cells_of(Sweep(models=("Slow",), tracks=("long",), seeds=1), in_file(home, "Slow"), apart.tracks, apart)
+    run = cells[0].planned.spec.folder
+    noted, nodes, found, said = storage / run / "attempts" / "1" / "clock", [doomed], [], []
+
+    def kill_once_it_is_noted():
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline and not (noted.exists() and any(noted.read_bytes())):
+            time.sleep(0.1)
+        cluster.remove_node(nodes.pop(0), allow_graceful=False)
+
+    def on_event(cell, event):
+        if event["kind"] == "crash":
+            said.append(event["reason"])
+        elif not said:  # it has begun on the one node there is: there may be another now
+            nodes.append(
+                cluster.add_node(num_cpus=1, resources={"alone": 1}, env_vars={"GENBENCH_CACHE": str(tmp_path / "heir")}, **ports())
+            )
+            killer.start()
+
+    killer = threading.Thread(target=kill_once_it_is_noted)
+    try:
+        apart.execute(cells, on_event, lambda cell, record: found.append(record))
+    finally:
+        killer.join()
+        for node in nodes:
+            cluster.remove_node(node, allow_graceful=False)
+    (record,) = found
+    assert record.status == "done"
+    assert len(said) == 1
+    assert record.spent.attempts == 2
+    assert record.spent.lost > 0
+    assert record.spent.seconds > record.spent.lost + 0.05 * 300  # that of the second attempt, and what the first had noted
+    assert not list((storage / run).rglob("clock"))
 
 
 def sweep(cluster, home, *more):

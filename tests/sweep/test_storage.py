@@ -1,4 +1,5 @@
-"""Runs on a storage: the record comes last, the first counts, and one execution's files never stand beside another's record."""
+"""Runs on a storage: the record comes last, the first counts, one execution's files never stand beside another's record, and what an
+unfinished one spent is charged wherever it goes on."""
 
 import threading
 import time
@@ -11,6 +12,7 @@ from genbench.records import ModelRef, RunRecord, RunSpec, Store
 from genbench.sweep import storage as module
 from genbench.sweep.storage import Storage
 from genbench.track import Track
+from genbench.witness import Witness, noted
 
 pytest.importorskip("fsspec", reason="the extra genbench[ray] is not installed")
 
@@ -152,6 +154,120 @@ def test_an_interrupted_run_goes_on_on_another_node_and_its_state_goes_with_the_
     assert (tmp_path / "b" / RUN / "state" / "100-abc" / "model.safetensors").read_text() == "further"
     storage.commit(RUN, finished(tmp_path / "c", "c"))
     assert not any(name.startswith("state") for name in names(storage))
+
+
+def trained(results, attempt, seconds, *states):
+    """A results folder in which an unfinished run has states, by steps and when they were made, and has spent so many seconds."""
+    folder = results / RUN
+    for state in states:
+        (folder / "state" / state).mkdir(parents=True, exist_ok=True)
+        for name in ("state.json", "state.safetensors"):
+            (folder / "state" / state / name).write_text(f"{state} {results.name}")
+    Witness(folder / "attempts" / str(attempt)).note(seconds, 10, 100)
+    return results
+
+
+def test_what_a_run_saves_and_spends_is_there_for_another_node_and_only_what_changed_is_put(storage, tmp_path, monkeypatch):
+    put, sent = [], {}
+    monkeypatch.setattr(storage, "_put", lambda remote, content, old=storage._put: (put.append(remote), old(remote, content)))
+    monkeypatch.setattr(storage, "_upload", lambda local, remote, old=storage._upload: (put.append(remote), old(local, remote)))
+    first = trained(tmp_path / "a", 1, 5.0, "010-001", "020-002")
+    (first / RUN / "state" / ".new-7").mkdir()
+    (first / RUN / "state" / ".new-7" / "state.json").write_text("half")
+    storage.save(RUN, first, sent)
+    assert names(storage) == {"state/020-002/state.json", "state/020-002/state.safetensors", "attempts/1/clock"}
+    assert storage.saved_steps(RUN) == 20
+    assert put[-1].endswith("attempts/1/clock")  # what it spent comes after what it has for it
+    put.clear()
+    storage.save(RUN, first, sent)
+    storage.note(RUN, first, sent)
+    assert put == []
+    trained(first, 1, 7.0, "030-003")
+    storage.note(RUN, first, sent)
+    assert [remote.rpartition("/")[2] for remote in put] == ["clock"]
+    storage.save(RUN, first, sent)
+    trained(first, 1, 9.0, "040-004")
+    storage.save(RUN, first, sent)
+    states = {name.split("/")[1] for name in names(storage) if name.startswith("state")}
+    assert states == {"030-003", "040-004"}
+    storage.restore(RUN, tmp_path / "b")
+    assert noted(tmp_path / "b" / RUN / "attempts" / "1").seconds == 9.0
+    assert {path.name for path in (tmp_path / "b" / RUN / "state").iterdir()} == states
+
+
+def test_of_two_copies_of_a_run_the_one_that_spent_more_goes_on(storage, tmp_path):
+    """A node that a run comes back to has what it knew of it once; another went on meanwhile."""
+    here = trained(tmp_path / "a", 1, 30.0, "010-001")
+    (here / RUN / "lease").write_text("mine")
+    storage.save(RUN, trained(tmp_path / "b", 2, 20.0, "020-002"))
+    storage.restore(RUN, here)
+    folder = here / RUN
+    assert {path.name for path in folder.iterdir()} == {"attempts", "state", "lease"}
+    assert {path.name for path in (folder / "state").iterdir()} == {"020-002"}
+    assert noted(folder / "attempts" / "2").seconds == 20.0
+    trained(here, 2, 21.0, "030-003")
+    storage.restore(RUN, here)
+    assert {path.name for path in (folder / "state").iterdir()} == {"020-002", "030-003"}
+    assert noted(folder / "attempts" / "2").seconds == 21.0
+
+
+def test_a_restore_that_was_cut_short_is_done_again(storage, tmp_path, monkeypatch):
+    storage.save(RUN, trained(tmp_path / "a", 1, 5.0, "010-001"))
+    get = Storage._get
+
+    def dies(self, path, local):
+        if path.name == "clock":
+            raise KeyboardInterrupt
+        get(self, path, local)
+
+    monkeypatch.setattr(Storage, "_get", dies)
+    with pytest.raises(KeyboardInterrupt):
+        storage.restore(RUN, tmp_path / "b")
+    monkeypatch.setattr(Storage, "_get", get)
+    storage.restore(RUN, tmp_path / "b")
+    assert noted(tmp_path / "b" / RUN / "attempts" / "1").seconds == 5.0
+    assert (tmp_path / "b" / RUN / "state" / "010-001" / "state.json").exists()
+
+
+def test_a_state_that_its_training_prunes_meanwhile_costs_none_that_is_there(storage, tmp_path, monkeypatch):
+    sent, upload = {}, Storage._upload
+    first = trained(tmp_path / "a", 1, 5.0, "010-001")
+    storage.save(RUN, first, sent)
+
+    def pruned(self, local, remote):
+        local.unlink()
+        upload(self, local, remote)
+
+    trained(first, 1, 6.0, "020-002")
+    monkeypatch.setattr(Storage, "_upload", pruned)
+    storage.save(RUN, first, sent)
+    assert {name for name in names(storage) if name.startswith("state")} == {"state/010-001/state.json", "state/010-001/state.safetensors"}
+
+
+def test_with_a_record_nothing_is_left_of_what_was_saved_and_spent(storage, tmp_path):
+    storage.save(RUN, trained(tmp_path / "a", 1, 5.0, "010-001"))
+    storage.commit(RUN, finished(tmp_path / "b", "b"))
+    assert names(storage) == {"record.json", "samples.npz", "curve.csv", "attempts/1/train.log"}
+    storage.save(RUN, trained(tmp_path / "c", 2, 5.0, "010-001"))  # by one that was out of sight, and finds the record when it ends
+    storage.commit(RUN, finished(tmp_path / "c", "c"))
+    assert names(storage) == {"record.json", "samples.npz", "curve.csv", "attempts/1/train.log"}
+
+
+@pytest.mark.parametrize("error", [OSError(5, "An error occurred (PreconditionFailed)"), RuntimeError("HTTP 412")])
+def test_where_a_storage_words_a_failed_condition_its_own_way_the_first_still_counts(tmp_path, monkeypatch, error):
+    storage = Storage(f"memory://{tmp_path.name}")
+
+    def refuses(path, value, mode="overwrite", old=storage._fs.pipe_file):
+        if mode == "create":
+            raise error
+        old(path, value)
+
+    monkeypatch.setattr(storage._fs, "pipe_file", refuses)
+    with pytest.raises(type(error)):  # where there is none, it was another fault
+        storage._create(storage._path(RUN, "claim"), b"mine")
+    storage.write(f"{RUN.as_posix()}/claim", b"another")
+    assert storage._create(storage._path(RUN, "claim"), b"mine") is False
+    assert storage.read(f"{RUN.as_posix()}/claim") == b"another"
 
 
 def test_what_no_protocol_is_made_of_is_said_in_one_line():

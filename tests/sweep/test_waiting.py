@@ -58,3 +58,16 @@ def test_steps_that_another_had_saved_before_a_worker_began_are_no_progress_of_i
         losses.begun(cell)
         losses.count(cell, "error", "", 50)
     assert losses.is_up(cell)
+
+
+def test_steps_saved_elsewhere_count_where_it_is_said_how_to_find_them(cell):
+    found = [0]
+    losses = Losses(lambda cell: found[0])
+    for steps in (0, 0, 100, 100):
+        losses.begun(cell)
+        found[0] = steps
+        losses.count(cell, "error", "")
+        assert not losses.is_up(cell)
+    losses.begun(cell)
+    losses.count(cell, "error", "")
+    assert losses.is_up(cell)
