@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from genbench.errors import GenbenchError
+from genbench.harmless import csv_cell
 from genbench.track import Track, short_hash
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ def curve_csv(curve: Sequence[CurvePoint]) -> bytes:
     losses = sorted({name for point in curve for name in point.losses})
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["progress", "seconds", "steps", "images", "fid", *losses])
+    table.writerow(["progress", "seconds", "steps", "images", "fid", *map(csv_cell, losses)])
     for point in curve:
         table.writerow([point.progress, point.seconds, point.steps, point.images, point.fid, *[point.losses.get(name) for name in losses]])
     return text.getvalue().encode()

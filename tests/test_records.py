@@ -4,7 +4,20 @@ import pytest
 
 import genbench
 from genbench.errors import GenbenchError
-from genbench.records import ModelRef, RunRecord, RunSpec, Score, Spent, Store, Throughput, read_record, safe_name, write_atomic
+from genbench.records import (
+    CurvePoint,
+    ModelRef,
+    RunRecord,
+    RunSpec,
+    Score,
+    Spent,
+    Store,
+    Throughput,
+    curve_csv,
+    read_record,
+    safe_name,
+    write_atomic,
+)
 from genbench.track import Track
 
 TRACK = Track(name="t", dataset="digits", size=8, budget="5steps", num_samples=50, extractor="digits-cnn")
@@ -134,6 +147,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomic(tmp_path / "x", b"2")
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"1"
+
+
+def test_names_of_losses_are_no_formulas_in_the_curve():
+    losses = {"loss_D": -0.5, '=HYPERLINK("http://x.example")': 1.0, "@SUM(A1)": None, "a\nb": 2.0}
+    head, line, *rest = curve_csv([CurvePoint(progress=0.5, seconds=1.5, steps=3, images=12, fid=None, losses=losses)]).split(b"\n")
+    assert head == b"""progress,seconds,steps,images,fid,"'=HYPERLINK(""http://x.example"")",'@SUM(A1),a b,loss_D"""
+    assert (line, rest) == (b"0.5,1.5,3,12,,1.0,,2.0,-0.5", [b""])
 
 
 def test_load_gives_a_row_a_run(tmp_path):

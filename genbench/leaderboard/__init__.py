@@ -23,9 +23,9 @@ def build(results: Path | Sequence[Path], out: Path, jobs: int = 1, remember: bo
 
 def read_rows(results: Path | Sequence[Path], track: str | None = None) -> list[dict[str, Any]]:
     """Results folders -> one JSON-ready object a row (of one track where named), in the order of the tables."""
-    from genbench.leaderboard import aggregate, export
+    from genbench.leaderboard import aggregate, tabular
 
-    return export.rows([table for table in aggregate.read(results).tables if track in (None, table.track.name)])
+    return tabular.rows([table for table in aggregate.read(results).tables if track in (None, table.track.name)])
 
 
 def terminal(results: Path | Sequence[Path], track: str | None = None) -> Group:

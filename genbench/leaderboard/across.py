@@ -13,9 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from genbench.leaderboard.friedman import MIN_TRACKS, Friedman, average_ranks, friedman, performance_ratios, within
+from genbench.leaderboard.labels import distinct
 from genbench.leaderboard.statistics import median_with_failures
 from genbench.leaderboard.table import Row, Run, Table
 from genbench.leaderboard.text import clean
+from genbench.track import short_hash
+
+_MOST_SEARCHED = 15
+"""Tables of which every choice is tried, for the largest block of models and tracks."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,14 @@ class Across:
         return [name for at, name in enumerate(self.tracks) if any(entrant.times[at] is not None for entrant in self.entrants)]
 
     @property
-    def ratios(self) -> dict[str, list[float]]:
-        """Label -> by track of `timed`, how many times the fastest's time it needs to the target; infinite where it never gets there."""
+    def ratios(self) -> list[list[float]]:
+        """By entrant and track of `timed`, how many times the fastest's time it needs to the target; infinite where it never gets there."""
         timed = set(self.timed)
         if not timed:
-            return {}
+            return []
         wanted = [at for at, name in enumerate(self.tracks) if name in timed]
         times = np.array([[_or_never(entrant.times[at]) for entrant in self.entrants] for at in wanted])
-        found = performance_ratios(times)
-        return {entrant.label: found[:, column].tolist() for column, entrant in enumerate(self.entrants)}
+        return [column.tolist() for column in performance_ratios(times).T]
 
 
 def over_tracks(by_track: Mapping[str, Sequence[Table]]) -> tuple[Across, ...]:
@@ -125,10 +129,10 @@ def _together(device: str, tables: Sequence[Table]) -> Across | None:
     signs = [-1.0 if table.rank_column and table.rank_column.better == "higher" else 1.0 for table, _ in picked]
     costs = np.array([[_or_never(None if m is None else sign * m) for m in line] for sign, line in zip(signs, medians, strict=True)])
     ranks = average_ranks(costs)
-    names = Counter(name for name, _ in keys)
+    labels = _labels(keys)
     entrants = [
         Entrant(
-            clean(name, 60) + (f" ({clean(distribution, 40)})" if names[name] > 1 else ""),
+            labels[name, distribution],
             float(ranks[:, at].mean()), tuple(ranks[:, at].tolist()), tuple(line[at] for line in medians),
             tuple(time_to_target(found[name, distribution], table.track.target)[1] for table, found in picked),
         )
@@ -145,15 +149,31 @@ def _together(device: str, tables: Sequence[Table]) -> Across | None:
     )  # fmt: skip
 
 
+def _labels(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Names with their distributions -> what they are called: the name, with the distribution where two look the same."""
+    names = Counter(clean(name, 60) for name, _ in keys)
+    told = {
+        (name, distribution): clean(name, 60) + (f" ({clean(distribution, 40)})" if names[clean(name, 60)] > 1 else "")
+        for name, distribution in keys
+    }
+    apart = distinct({short_hash(key): label for key, label in told.items()})
+    return {key: apart[short_hash(key)] for key in told}
+
+
 def _largest_block(entrants: Sequence[frozenset[tuple[str, str]]]) -> tuple[list[int], frozenset[tuple[str, str]]] | None:
-    """Names by table -> the tables, taken by falling size, and the names common to them that make the largest block; None below 2 by 2."""
-    order = sorted(range(len(entrants)), key=lambda at: (-len(entrants[at]), at))
-    best: tuple[int, list[int], frozenset[tuple[str, str]]] | None = None
-    for count in range(2, len(order) + 1):
-        common = frozenset.intersection(*(entrants[at] for at in order[:count]))
-        if len(common) > 1 and (best is None or count * len(common) >= best[0]):
-            best = (count * len(common), sorted(order[:count]), common)
-    return None if best is None else best[1:]
+    """Names by table -> the tables and the names common to them of which there are most, one times the other; None below 2 by 2.
+
+    Of equal blocks that of more tables, then of the first. The common names of every choice of tables are tried; of more than
+    `_MOST_SEARCHED`, those of the tables that share most names with the others, each with all the tables that hold them.
+    """
+    shared = [sum(len(own & other) for other in entrants) - len(own) for own in entrants]
+    searched = sorted(range(len(entrants)), key=lambda at: (-shared[at], at))[:_MOST_SEARCHED]
+    common: set[frozenset[tuple[str, str]]] = set()
+    for at in searched:
+        common |= {names for names in (entrants[at], *(entrants[at] & names for names in common)) if len(names) > 1}
+    blocks = [([at for at, own in enumerate(entrants) if names <= own], names) for names in common]
+    blocks = [block for block in blocks if len(block[0]) > 1]
+    return max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[0]), [-at for at in block[0]]), default=None)
 
 
 def _notes(

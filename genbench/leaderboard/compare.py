@@ -16,6 +16,7 @@ from genbench.leaderboard.columns import Column
 from genbench.leaderboard.curves import curve
 from genbench.leaderboard.statistics import Difference, Permutation, Scale
 from genbench.leaderboard.table import Row, Table
+from genbench.leaderboard.text import clean
 from genbench.leaderboard.uncertainty import finished_values
 from genbench.records import write_atomic
 
@@ -85,23 +86,22 @@ def compare(results: Path | Sequence[Path], names: Sequence[str], track: str = "
 
 
 def _compared(table: Table, col: Column, rows: tuple[Row, ...]) -> Comparison:
-    values = {row.label: finished_values(row, col.key) for row in rows}
-    scale = statistics.scale_of(list(values.values()))
-    scaled = dict(zip(values, statistics.on_scale(list(values.values()), scale), strict=True))
-    among = sum(len(some) > 1 for some in scaled.values())
+    values = [finished_values(row, col.key) for row in rows]
+    scale = statistics.scale_of(values)
+    scaled = statistics.on_scale(values, scale)
+    among = sum(len(some) > 1 for some in scaled)
     pairs = []
-    for a, b in itertools.combinations(scaled, 2):
-        x, y = scaled[a], scaled[b]
+    for (a, x), (b, y) in itertools.combinations(zip(rows, scaled, strict=True), 2):
         enough = len(x) > 1 and len(y) > 1
         found = statistics.difference(x, y, among) if enough else None
         dealt = statistics.permutation(x, y) if enough and len(rows) == 2 else None
-        pairs.append(Pair(a, b, (len(x), len(y)), scale, found, dealt))
+        pairs.append(Pair(a.label, b.label, (len(x), len(y)), scale, found, dealt))
     return Comparison(table, col, rows, scale, tuple(pairs), tuple(_notes(col, rows, values, scale, among)))
 
 
-def _notes(col: Column, rows: Sequence[Row], values: dict[str, list[float]], scale: Scale, among: int) -> list[str]:
+def _notes(col: Column, rows: Sequence[Row], values: Sequence[Sequence[float]], scale: Scale, among: int) -> list[str]:
     notes = []
-    few = [row.label for row in rows if len(values[row.label]) < 2]
+    few = [row.label for row, some in zip(rows, values, strict=True) if len(some) < 2]
     if few:
         notes.append(
             f"Fewer than two finished seeds with a score: {', '.join(few)}. Nothing can be said about a difference: how far another seed "
@@ -118,7 +118,7 @@ def _notes(col: Column, rows: Sequence[Row], values: dict[str, list[float]], sca
         notes.append("Compared as logarithms: ratios of geometric means.")
     elif among > 1:
         notes.append(f"Some values of {col.title} are not above 0: compared as they are, not as logarithms.")
-    if among > 1 and any(1 < len(some) < 5 for some in values.values()):
+    if among > 1 and any(1 < len(some) < 5 for some in values):
         notes.append("Fewer than five seeds: the spread itself is hardly known, hence the width of the intervals.")
     notes += [f"{row.label}: {flag}." for row in rows for flag in row.flags if flag.startswith(("memorised", "collapsed", "contended"))]
     return notes
@@ -137,7 +137,7 @@ def find_table(tables: Sequence[Table], names: Sequence[str], track: str, device
         holding = [table for table in fits if all(_matches(table, name) for name in names)]
         fits = holding or fits
     if len(fits) > 1:
-        told = "; ".join(f"--track {t.track.name if not track else t.track_hash} --device {t.device_class!r}" for t in fits)
+        told = "; ".join(f"--track {t.track.name if not track else clean(t.track_hash, 40)} --device {t.device_class!r}" for t in fits)
         raise GenbenchError(f"{', '.join(names)}: scores of different tracks and devices are not comparable; choose one: {told}")
     return fits[0]
 

@@ -86,7 +86,7 @@ def draw_profile(across: Across, theme: Theme) -> bytes | None:
     ratios = across.ratios
     if len(across.timed) < 2 or len(ratios) < 2:
         return None
-    table = np.array(list(ratios.values())).T
+    table = np.array(ratios).T
     longest = max(2.0, float(table[np.isfinite(table)].max()))
     tau = np.unique(np.concatenate([[1.0, longest * 1.1], table[np.isfinite(table)]]))
     profile = performance_profile(table, tau)
@@ -95,10 +95,10 @@ def draw_profile(across: Across, theme: Theme) -> bytes | None:
     axes.set_xlim(1.0, longest * 1.1)
     axes.set_ylim(0.0, 1.04)
     labels = []
-    for position, (label, shares) in enumerate(zip(ratios, profile, strict=True)):
+    for position, (entrant, shares) in enumerate(zip(across.entrants, profile, strict=True)):
         colour, marker = look(position, theme)
         axes.step(tau, shares, where="post", color=colour, linewidth=1.8, marker=marker, markersize=4, markevery=_jumps(shares), zorder=3)
-        labels.append((float(shares[-1]), label, colour))
+        labels.append((float(shares[-1]), entrant.label, colour))
     label_ends(axes, labels)
     plain_ticks(axes.xaxis)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}".replace("%", " %"))

@@ -6,7 +6,7 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,18 +121,17 @@ def round_values(low: float, high: float, steps: Sequence[float]) -> list[float]
 def label_points(
     figure: Any,
     axes: Any,
-    points: Mapping[str, tuple[float, float]],
-    best: set[str],
+    points: Sequence[tuple[str, tuple[float, float], bool]],
     theme: Theme,
     nameless: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Write each point's name at the first of eight places around it that is free, those of `best` first, and even where none is.
+    """Names, points and whether each is among the best -> its name at the first of eight places around it that is free.
 
-    Another name for which there is no room is left out. `nameless` are points to keep clear of too.
+    The best come first, and get a name even where no place is free; another is then left out. `nameless` are points to keep clear of too.
     """
     with quiet():
         figure.canvas.draw()
-    taken = axes.transData.transform([*points.values(), *nameless])
+    taken = axes.transData.transform([*(point for _, point, _ in points), *nameless])
     boxes: list[tuple[float, float, float, float]] = [(x - 6, y - 6, x + 6, y + 6) for x, y in taken]
     offsets = [
         (9, 0, "left"),
@@ -145,20 +144,20 @@ def label_points(
         (-8, -11, "right"),
     ]
     renderer = figure.canvas.get_renderer()
-    for label, point in sorted(points.items(), key=lambda item: (item[0] not in best, item[1], item[0])):
+    for label, point, best in sorted(points, key=lambda one: (not one[2], one[1], one[0])):
         text: Any = None
         for dx, dy, align in offsets:
             if text is not None:
                 text.remove()
             text = axes.annotate(short(label), point, xytext=(dx, dy), textcoords="offset points", ha=align, va="center", color=theme.ink,
-                                 fontsize=9.5, fontweight="bold" if label in best else "normal", parse_math=False)  # fmt: skip
+                                 fontsize=9.5, fontweight="bold" if best else "normal", parse_math=False)  # fmt: skip
             with quiet():
                 extent = text.get_window_extent(renderer)
             box = (extent.x0, extent.y0, extent.x1, extent.y1)
             if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes):
                 break
         else:
-            if label not in best:
+            if not best:
                 text.remove()
                 continue
         boxes.append(box)
@@ -173,8 +172,8 @@ def quiet() -> Iterator[None]:
 
 
 def short(label: str) -> str:
-    """A label -> what fits beside a line."""
-    return label if len(label) <= 26 else label[:25] + "…"
+    """A label -> what fits beside a line: its start, and its end, which is what tells it from its namesakes."""
+    return label if len(label) <= 26 else f"{label[:15]}…{label[-10:]}"
 
 
 def rendered(figure: Any, form: str = "svg") -> bytes:

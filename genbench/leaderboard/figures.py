@@ -99,31 +99,33 @@ def draw_pareto(table: Table, theme: Theme, cost: Cost = "train_throughput") -> 
     `_MOST_NAMED` models the front and the best have names, the others are small dots.
     """
     unit = 2**20 if cost == "train_peak_bytes" else 1
-    points = {label: (x / unit, y) for label, (x, y) in quality_and_cost(table, cost).items()}
+    found = quality_and_cost(table, cost)
+    points = {row.id: (x / unit, y) for row, x, y in found}
+    labels = {row.id: row.label for row, _, _ in found}
     if len(points) < 2:
         return None
     figure, (axes,) = canvas(theme)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    best = front(table, cost)
-    corners = sorted(points[label] for label in best)
+    best = [row.id for row in front(table, cost)]
+    corners = sorted(points[key] for key in best)
     # what is reachable: at each cost the best score that is to be had for no more
     where = "post" if cost == "train_peak_bytes" else "pre"
     axes.step([x for x, _ in corners], [y for _, y in corners], where=where, color=theme.ink, alpha=0.5, linewidth=1.2, zorder=1)
     curves = [row for row in table.rows if curve(row, table)]
-    coloured = {row.label: position for position, row in enumerate(curves or table.rows)}
-    ranked = sorted(points, key=lambda label: (label not in best, points[label][1], label))
-    named, rest = ranked[:_MOST_NAMED], [points[label] for label in ranked[_MOST_NAMED:]]
+    coloured = {row.id: position for position, row in enumerate(curves or table.rows)}
+    ranked = sorted(points, key=lambda key: (key not in best, points[key][1], labels[key]))
+    named, rest = ranked[:_MOST_NAMED], [points[key] for key in ranked[_MOST_NAMED:]]
     axes.scatter([x for x, _ in rest], [y for _, y in rest], s=12, color=theme.ink, alpha=0.3, linewidth=0, zorder=2)
-    for label in named:
-        x, y = points[label]
-        colour, marker = look(coloured.get(label, len(coloured)), theme)
+    for key in named:
+        x, y = points[key]
+        colour, marker = look(coloured.get(key, len(coloured)), theme)
         axes.scatter([x], [y], s=52, color=colour, marker=marker, edgecolor=theme.paper, linewidth=0.8, zorder=3)
     axes.margins(0.22)
     _draw_levels(axes, _table_levels(table), [y for _, y in points.values()], theme)
     for axis in (axes.xaxis, axes.yaxis):
         plain_ticks(axis)
-    label_points(figure, axes, {label: points[label] for label in named}, set(best), theme, rest)
+    label_points(figure, axes, [(labels[key], points[key], key in best) for key in named], theme, rest)
     axes.set_xlabel(_COST_TITLES[cost])
     axes.set_ylabel("FID (better ↓)")
     return rendered(figure)

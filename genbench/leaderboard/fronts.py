@@ -11,26 +11,27 @@ Cost = Literal["train_throughput", "sample_throughput", "train_peak_bytes"]
 COSTS: tuple[Cost, ...] = ("train_throughput", "sample_throughput", "train_peak_bytes")
 
 
-def quality_and_cost(table: Table, cost: Cost = "train_throughput") -> dict[str, tuple[float, float]]:
-    """Models that have both -> label: (mean images/s or bytes, median FID). FIDs of several protocols are not comparable: none."""
+def quality_and_cost(table: Table, cost: Cost = "train_throughput") -> list[tuple[Row, float, float]]:
+    """Models that have both, with mean images/s or bytes and median FID. FIDs of several protocols are not comparable: none."""
     fid = next((col for col in table.columns if col.key == "fid"), None)
     if fid is None or fid.mixed:
-        return {}
+        return []
     pairs = ((row, _mean(row, cost), _median(row, "fid")) for row in table.rows)
-    return {row.label: (x, y) for row, x, y in pairs if x and y is not None and y > 0}
+    return [(row, x, y) for row, x, y in pairs if x and y is not None and y > 0]
 
 
-def front(table: Table, cost: Cost = "train_throughput") -> list[str]:
-    """Labels that no model beats in both FID and cost, by rising throughput or memory."""
-    points = quality_and_cost(table, cost)
-    if cost != "train_peak_bytes":
-        return pareto_front(points)
-    return pareto_front({label: (-x, y) for label, (x, y) in points.items()})[::-1]
+def front(table: Table, cost: Cost = "train_throughput") -> list[Row]:
+    """Rows that no model beats in both FID and cost, by rising throughput or memory."""
+    memory = cost == "train_peak_bytes"
+    found = quality_and_cost(table, cost)
+    rows = {row.id: row for row, _, _ in found}
+    best = [rows[key] for key in pareto_front({row.id: (-x if memory else x, y) for row, x, y in found})]
+    return best[::-1] if memory else best
 
 
 def fronts(table: Table) -> dict[str, list[str]]:
     """Cost -> labels of the front of FID against it, where two models have both."""
-    return {cost: front(table, cost) for cost in COSTS if len(quality_and_cost(table, cost)) > 1}
+    return {cost: [row.label for row in front(table, cost)] for cost in COSTS if len(quality_and_cost(table, cost)) > 1}
 
 
 def _mean(row: Row, key: str) -> float | None:

@@ -97,7 +97,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _row(row: Row, columns: Sequence[Column], median: Column | None, groups: bool) -> list[str]:
-    name = escape(row.label, 60)
+    name = escape(row.label)
     name = rf"\emph{{{name}}}" if row.control else name
     if row.done < len(row.runs):
         name += f" ({escape(row.status)})"
@@ -120,9 +120,11 @@ def _caption(table: Table) -> str:
     split = words.REFERENCES[track.reference]
     told = [
         f"{track.name}{f' ({track.description})' if track.description else ''}: {track.budget} of training on {table.device_class}, "
-        f"{group_thousands(track.num_samples)} samples against {split}, features of {track.extractor}, track hash {table.track_hash}.",
+        f"{group_thousands(track.num_samples)} samples against {split}, features of {track.extractor}, "
+        f"track hash {words.track_hash(table)}.",
         "Mean ± half-width of the 95 % t interval over finished seeds; best in bold; ranked by the median, a failed seed as worst.",
         uncertainty.explanation(table.rows, table.rank_column),
+        words.verified(table.rows),
         f"Ranks in parentheses are preliminary: fewer than {FULL_SEEDS} seeds." if any(row.preliminary for row in table.rows) else "",
     ]
     return escape(" ".join(filter(None, told)), 2000)

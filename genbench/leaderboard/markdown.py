@@ -8,7 +8,7 @@ from genbench.leaderboard import words
 from genbench.leaderboard.across import Across
 from genbench.leaderboard.columns import ARROWS, Column, write
 from genbench.leaderboard.table import Results, Row, Table
-from genbench.leaderboard.text import clean, code_block, is_shipped, markdown, stem
+from genbench.leaderboard.text import clean, code_block, is_shipped, markdown, stem, track_file
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -25,13 +25,13 @@ def ranking(
     ranked = table.rank_column
     median = ranked if notes and words.shows_median(table) else None
     groups = notes and words.shows_groups(table)
-    head = ["#", "model", "family", "seeds", *(["group"] if groups else [])]
+    head = ["#", "model", "family", "seeds", *(["tier"] if notes else []), *(["group"] if groups else [])]
     head += [f"median {markdown(median.title)} {ARROWS[median.better]}"] if median else []
     head += [markdown(col.heading) for col in columns]
     lines = []
     for row in table.all_rows if rows is None else rows:
         name = f"*{markdown(row.label)}*" if row.control else markdown(row.label)
-        line = [words.standing(row) if notes else words.rank(row), name, markdown(row.kind), row.seeds]
+        line = [words.standing(row) if notes else words.rank(row), name, markdown(row.kind), row.seeds, *([row.tier] if notes else [])]
         if row.done < len(row.runs):
             line[1] += f" ({row.status})"
         line += [clean(row.group, 40)] if groups else []
@@ -41,7 +41,7 @@ def ranking(
         lines.append(line + [_cell(table, row, col, footnotes) for col in columns])
     if any(col.key in table.floor for col in columns):
         values = [write(table.floor[col.key], col.form)[0] if col.key in table.floor else "" for col in columns]
-        lines.append(["", f"*real data ({floor})*", "floor", *[""] * (1 + groups + (median is not None)), *values])
+        lines.append(["", f"*real data ({floor})*", "floor", *[""] * (1 + notes + groups + (median is not None)), *values])
     told = [grid(head, lines, left=3)]
     if notes:
         told += [f"<sup>{words.sign(position)}</sup> {markdown(text, 400)}" for position, text in enumerate(footnotes)]
@@ -64,7 +64,7 @@ def track_page(tables: Sequence[Table], figures: Mapping[str, str], grids: Mappi
     parts.append(grid(["", ""], [[word, markdown(value, 300)] for word, value in words.facts(tables)], left=2))
     for position, table in enumerate(tables):
         if len(tables) > 1:
-            parts.append(f"## Track {table.track_hash} on {markdown(table.device_class)}")
+            parts.append(f"## {markdown(words.which(table))}")
         parts.append(markdown(words.headline(table), 400))
         parts.append(ranking(table, table.main_columns))
         for section, columns, rows in table.sections():
@@ -81,7 +81,7 @@ def track_page(tables: Sequence[Table], figures: Mapping[str, str], grids: Mappi
                 some = shown[start : start + 4]
                 images = [f'<img src="{path}" width="220" alt="samples of {_alt(row.label)}">' for row, path in some]
                 parts.append(grid([markdown(row.label) for row, _ in some], [images], left=4))
-        failed = words.failures(table)
+        failed = words.failures(table.all_rows)
         if failed:
             parts.append("### Failed runs")
             lines = [[markdown(f["label"]), str(f["seed"]), f["status"], markdown(f["reason"], 300)] for f in failed]
@@ -91,9 +91,11 @@ def track_page(tables: Sequence[Table], figures: Mapping[str, str], grids: Mappi
             parts += ["### Remarks", "\n".join(flagged)]
         parts.append("### Reproduce")
         parts.append(code_block("\n".join(words.recipe(row, table.track) for row in table.all_rows)))
-    if not is_shipped(track):
-        parts.append(f"The track is not one that ships with genbench: its file is [{stem(track.name)}.toml]({stem(track.name)}.toml).")
-    parts += ["### Legend", "\n".join(f"- **{markdown(name)}**: {markdown(text, 400)}" for name, text in words.legend(tables))]
+        if not is_shipped(table.track):
+            file = track_file(table.track)
+            parts.append(f"The track is not one that ships with genbench: its file is [{file}]({file}).")
+    legend = [("tier", "how far the row was verified: " + "; ".join(f"{name} {text}" for name, text in words.TIERS)), *words.legend(tables)]
+    parts += ["### Legend", "\n".join(f"- **{markdown(name)}**: {markdown(text, 500)}" for name, text in legend)]
     parts.append(f"Mean ± half-width of the 95 % t interval; best in bold. [CSV]({stem(track.name)}.csv) · [JSON]({stem(track.name)}.json)")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -109,7 +111,7 @@ def index(results: Results, figures: Mapping[str, str] | None = None) -> str:
         parts += [f"## [{markdown(name)}]({stem(name)}.md)", markdown(tables[0].track.description, 400)]
         for table in tables:
             if len(tables) > 1:
-                parts.append(f"Track {table.track_hash} on {markdown(table.device_class)}:")
+                parts.append(f"{markdown(words.which(table))}:")
             parts.append(ranking(table, table.vital_columns))
     for position, across in enumerate(results.across):
         parts += [f"## Over tracks, on {markdown(across.device_class)}", over_tracks(across)]

@@ -86,12 +86,12 @@ def digest(content: bytes) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """A digest of everything but records that decides what a page looks like: this package's text and the libraries that draw."""
+    """A digest of everything but records that decides what a page looks like: this package's text and the libraries it writes with."""
     found = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*")):
         if path.suffix in (".py", ".toml", ".j2", ".css", ".js"):
             found.update(f"{path.relative_to(_PACKAGE)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    for name in ("jinja2", "markupsafe", "matplotlib", "numpy", "scipy", "pillow"):
+    for name in ("jinja2", "markupsafe", "matplotlib", "numpy", "scipy", "pillow", "pydantic"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found.update(f"{name} {metadata.version(name)}\0".encode())
     return found.hexdigest()

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from genbench import __version__
 from genbench.errors import GenbenchError
-from genbench.leaderboard import export, latex, markdown, site
+from genbench.leaderboard import latex, markdown, schemas, site, tabular, words
 from genbench.leaderboard.aggregate import read
 from genbench.leaderboard.memory import Memory, code_digest, digest, write
 from genbench.leaderboard.site import plots
 from genbench.leaderboard.site.frame import TEMPLATES, model_file
 from genbench.leaderboard.site.grids import Grid, grid, grid_digest, median_grid
 from genbench.leaderboard.table import Results, Row, Table
-from genbench.leaderboard.text import is_shipped, stem, track_toml
+from genbench.leaderboard.text import clean, stem
 
 _WORTH_FORKING = 16
 """Parts to make from which more than one process is worth its start."""
@@ -72,9 +72,9 @@ def _parts(found: Results) -> list[Part]:
     for table in found.tables:
         for row in table.all_rows:
             models.setdefault(row.id, []).append((table, row))
-            names.setdefault(row.model.name, {}).setdefault(row.id, row)
+            names.setdefault(clean(row.model.name, 60), {}).setdefault(row.id, row)
     for own, places in models.items():
-        siblings = [row for other, row in sorted(names[places[0][1].model.name].items()) if other != own]
+        siblings = [row for other, row in sorted(names[clean(places[0][1].model.name, 60)].items()) if other != own]
         # a page names its neighbours in the ranking, hence depends on their labels, letters and number
         inputs = [frames[id(table)] + rows[id(row)] + repr([(o.label, o.group) for o in table.rows]) for table, row in places]
         inputs += [row.id for row in siblings]
@@ -102,13 +102,11 @@ def _track(tables: Sequence[Table], built: str) -> dict[str, bytes]:
         if (path := f"img/{file}-{position}-{kind}-light.svg") in drawn
     }
     files[f"{file}.md"] = markdown.track_page(tables, figures, images).encode()
-    files[f"{file}.csv"] = export.to_csv(tables)
-    files[f"{file}.json"] = export.to_json(tables)
+    files[f"{file}.csv"] = tabular.to_csv(tables)
+    files[f"{file}.json"] = tabular.to_json(tables)
     files[f"{file}.tex"] = latex.to_latex(tables).encode()
     files[f"site/{file}.html"] = site.track_page(tables, set(drawn), grids, built)
-    if not is_shipped(tables[0].track):
-        files[f"{file}.toml"] = track_toml(tables[0].track).encode()
-    return files
+    return files | {name: text.encode() for name, text in words.own_tracks(tables).items()}
 
 
 def _model(places: Sequence[tuple[Table, Row]], siblings: Sequence[Row], inputs: Sequence[str]) -> dict[str, bytes]:
@@ -129,8 +127,8 @@ def _front(found: Results, built: str) -> dict[str, bytes]:
     drawn = plots.over_tracks(found.across)
     files |= {f"site/{path}": content for path, content in drawn.items()}
     if found.across:
-        files["across.json"] = export.across_to_json(found.across)
-    files["records.schema.json"] = export.record_schema()
+        files["across.json"] = tabular.across_to_json(found.across)
+    files |= {f"{name}.schema.json": schemas.schema(model) for name, model in schemas.PUBLISHED.items()}
     files["README.md"] = markdown.index(found, {path: f"site/{path}" for path in drawn}).encode()
     files["site/index.html"] = site.start_page(found, galleries, site.over_tracks(found.across, drawn), built)
     files["site/protocol.html"] = site.protocol_page(found, built)

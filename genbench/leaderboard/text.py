@@ -5,26 +5,19 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-import unicodedata
 from typing import Any
 
+from genbench.harmless import clean as clean
+from genbench.harmless import csv_cell as csv_cell
 from genbench.records import ModelRef, safe_name
 from genbench.track import Track, shipped_tracks, short_hash
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#!&~$^])")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_RESERVED = {"readme", "index", "site", "across", "records.schema", "con", "nul", "aux", "prn"}
-
-
-def clean(text: str, limit: int = 200) -> str:
-    """Any text -> one line without control or text-direction characters, cut to `limit` characters."""
-    shown = " ".join((text if text.isprintable() else "".join(map(_harmless, text))).split())
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _harmless(character: str) -> str:
-    category = unicodedata.category(character)
-    return " " if category in ("Cc", "Zl", "Zp") else "" if category in ("Cf", "Cs", "Co") else character
+_RESERVED = {
+    "readme", "across", "across.schema", "records.schema", "tables.schema", "records", "site",
+    "index", "protocol", "assets", "img", "models", "con", "nul", "aux", "prn",
+}  # fmt: skip
+"""Names of a build's own files and folders, without their endings, and those that some file systems keep for themselves."""
 
 
 def markdown(text: str, limit: int = 200) -> str:
@@ -37,14 +30,6 @@ def code_block(text: str) -> str:
     """Lines of text -> a Markdown code block whose fence the text can't close."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     return f"{fence}sh\n{text}\n{fence}"
-
-
-def csv_cell(value: Any) -> Any:
-    """A value -> what goes into a CSV cell; text that a spreadsheet would run as a formula is quoted with an apostrophe."""
-    if not isinstance(value, str):
-        return value
-    text = clean(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def stem(track: str) -> str:
@@ -64,30 +49,41 @@ def _shipped() -> frozenset[tuple[str, str]]:
     return frozenset((track.name, track.hash) for track in shipped_tracks())
 
 
+def track_file(track: Track) -> str:
+    """A track that is not shipped -> the name of its TOML file: by its hash, since tracks of one name may fix different things."""
+    return f"{stem(track.name)}-{track.hash}.toml"
+
+
 def track_toml(track: Track) -> str:
-    """A track -> the TOML file that ``--track FILE.toml`` takes."""
-    lines = []
-    for key, value in track.model_dump(mode="json", exclude_defaults=True, exclude={"name"}).items():
-        lines.append(f"{key} = {_toml(value)}")
-    return "\n".join(lines) + "\n"
+    """A track -> the TOML file that ``--track FILE.toml`` takes; it holds the name, which that of the file is not."""
+    values = track.model_dump(mode="json", exclude_defaults=True)
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
 
 
 def _toml(value: Any) -> str:
+    """A value of JSON other than null -> TOML on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):
-        escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else "\\" + c if c in '"\\' else c for c in value)
-        return f'"{escaped}"'
-    return repr(value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(inner)}' for key, inner in value.items())}}}"
+    return f'"{"".join(map(_toml_character, value))}"' if isinstance(value, str) else repr(value)
+
+
+def _toml_character(c: str) -> str:
+    if c in '"\\':
+        return f"\\{c}"
+    if c.isprintable():
+        return c
+    return f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"
 
 
 def command(model: ModelRef, track: Track, seeds: int, device: str) -> str:
     """A row on a device class (``cpu-N`` or an accelerator's name) -> the shell command that runs it again."""
     asked = model.source if ".py:" in model.source else model.name
     cpu = re.fullmatch(r"cpu(?:-(\d+))?", device)
-    words = ["genbench", "run", clean(asked, 500), "--track", track.name if is_shipped(track) else f"{stem(track.name)}.toml"]
+    words = ["genbench", "run", clean(asked, 500), "--track", track.name if is_shipped(track) else track_file(track)]
     words += ["--seeds", str(seeds), "--device", "cpu" if cpu else "cuda", *(["--threads", cpu[1]] if cpu and cpu[1] else [])]
     for key, value in sorted(model.changed.items()):
         words += ["--hp", clean(f"{model.name}.{key}={value}", 500)]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from genbench.leaderboard.across import Across, Entrant
 from genbench.leaderboard.columns import Column, group_thousands, write
 from genbench.leaderboard.table import Cell, Row, Run, Table, device_class
-from genbench.leaderboard.text import clean, command
+from genbench.leaderboard.text import clean, command, is_shipped, track_file, track_toml
 from genbench.track import Track
 
 if TYPE_CHECKING:
     from genbench.leaderboard.compare import Comparison, Pair
 
 REFERENCES = {"test": "held-out test images", "train": "training images", "holdout": "images carved from train for tuning"}
+TIERS = (
+    ("T0", "reported: the record says so"),
+    ("T1", "recomputed: every metric again from the stored samples"),
+    ("T2", "regenerated: samples drawn again from the sealed checkpoint, with the recorded seed and with a fresh one"),
+    ("T3", "retrained: the model trained again from its source, and the recorded value no better than chance allows"),
+)
+"""How far a row was verified, and what that took; ``(self)``: by whoever made the run."""
 
 
 def facts(tables: Sequence[Table]) -> list[tuple[str, str]]:
@@ -36,7 +44,7 @@ def facts(tables: Sequence[Table]) -> list[tuple[str, str]]:
             "Ranked by",
             f"{_title(tables[0], track.rank_by)}, median over {planned}, a failed run counting as worst",
         ),
-        ("Track hash", ", ".join(dict.fromkeys(table.track_hash for table in tables))),
+        ("Track hash", ", ".join(dict.fromkeys(track_hash(table) for table in tables))),
         ("Device", "; ".join(dict.fromkeys(device(table) for table in tables))),
         ("Harness", "genbench " + ", ".join(sorted({version for table in tables for version in table.harness}) or ["unknown"])),
     ]
@@ -55,6 +63,16 @@ def key_facts(tables: Sequence[Table]) -> list[str]:
         f"features of {clean(track.extractor, 40)}{known}",
         ", ".join(dict.fromkeys(table.device_class for table in tables)),
     ]
+
+
+def track_hash(table: Table) -> str:
+    """The hash that the table's records name, which may be anything in one that nobody checked, as harmless text."""
+    return clean(table.track_hash, 40)
+
+
+def which(table: Table) -> str:
+    """What tells tables of one track apart: ``Track 1a2b3c4d on cpu-2``."""
+    return f"Track {track_hash(table)} on {table.device_class}"
 
 
 def _percent(share: float) -> str:
@@ -157,8 +175,20 @@ def sign(position: int) -> str:
     return chr(ord("a") + position % 26) + (str(position // 26 + 1) if position >= 26 else "")
 
 
-def failures(table: Table) -> list[dict[str, Any]]:
-    """Runs that did not end as planned: label, seed, status, reason, last lines of their log."""
+def verified(rows: Sequence[Row]) -> str:
+    """Rows -> ``Verified (T0 reported, … T3 retrained): sngan T2 (self); the others T0.``; nothing without rows."""
+    if not rows:
+        return ""
+    tiers = Counter(row.tier for row in rows)
+    usual = max(tiers, key=lambda tier: (tiers[tier], tier == "T0"))
+    told = [f"{row.label} {row.tier}" for row in rows if row.tier != usual]
+    told.append(f"{'the others' if told else 'all rows'} {usual}")
+    meaning = ", ".join(f"{name} {text.partition(':')[0]}" for name, text in TIERS)
+    return f"Verified ({meaning}): {'; '.join(told)}."
+
+
+def failures(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows -> their runs that did not end as planned: label, seed, status, reason, last lines of their log."""
     return [
         {
             "label": row.label,
@@ -167,7 +197,7 @@ def failures(table: Table) -> list[dict[str, Any]]:
             "reason": clean(run.record.reason, 500) or "no reason recorded",
             "log": [clean(line, 300) for line in run.record.log_tail[-12:]],
         }
-        for row in table.all_rows
+        for row in rows
         for run in row.runs
         if not run.done
     ]
@@ -176,6 +206,15 @@ def failures(table: Table) -> list[dict[str, Any]]:
 def recipe(row: Row, track: Track) -> str:
     """The shell command that repeats a row."""
     return command(row.model, track, max(1, len(row.runs)), device_class(row.runs[0].record) if row.runs else "cpu")
+
+
+def own_tracks(tables: Sequence[Table]) -> dict[str, str]:
+    """The tables of a track -> file name: TOML of each track among them that does not ship with genbench; equal hashes share a file."""
+    found: dict[str, str] = {}
+    for table in tables:
+        if not is_shipped(table.track):
+            found.setdefault(track_file(table.track), track_toml(table.track))
+    return found
 
 
 def provenance(row: Row) -> str:

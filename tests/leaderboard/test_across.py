@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import xml.etree.ElementTree as ET
 
 import pytest
 import scipy.stats
 
 from genbench.leaderboard import build
+from genbench.leaderboard.across import _largest_block
 from genbench.leaderboard.aggregate import read
 from genbench.leaderboard.diagrams import draw_critical_difference, draw_profile
 from genbench.leaderboard.drawing import THEMES
@@ -92,6 +95,63 @@ def test_the_largest_block_of_models_and_tracks_is_compared(tmp_path, make):
     assert any("stranger" in note for note in found.notes)
 
 
+def test_a_block_may_leave_out_the_table_with_most_models(tmp_path, make):
+    chosen = tracks(make, 3)
+    records = ladder(make, chosen[:2], {"a": 1.0, "b": 2.0}) + ladder(make, chosen[2:], {"x": 1.0, "y": 2.0, "z": 3.0})
+    (found,) = across_of(tmp_path, make, records)
+    assert sorted(found.tracks) == ["t0", "t1"]
+    assert [entrant.label for entrant in found.entrants] == ["a", "b"]
+    assert any("t2" in note for note in found.notes)
+
+
+def sets(*names):
+    return [frozenset((name, "package") for name in some) for some in names]
+
+
+def by_trying(entrants):
+    """Size and number of tables of the largest block, by every choice of tables."""
+    choices = (some for n in range(2, len(entrants) + 1) for some in itertools.combinations(entrants, n))
+    return max(((len(some) * len(common), len(some)) for some in choices if len(common := frozenset.intersection(*some)) > 1), default=None)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_largest_block_is_found_whatever_the_tables_hold(seed):
+    chance = random.Random(seed)
+    entrants = sets(*("".join(c for c in "abcdefg" if chance.random() < 0.6) for _ in range(7)))
+    tables, common = _largest_block(entrants)
+    assert (len(tables) * len(common), len(tables)) == by_trying(entrants)
+    assert all(common <= entrants[at] for at in tables)
+
+
+def test_of_equal_blocks_that_of_more_tables_then_the_first_is_taken():
+    assert _largest_block(sets("abc", "abcd", "ab"))[0] == [0, 1, 2]  # 3 x 2 as much as 2 x 3
+    assert _largest_block(sets("ab", "xy", "ab", "xy"))[0] == [0, 2]
+    assert _largest_block(sets("ab", "ac", "bc")) is None
+    assert _largest_block([]) is None
+
+
+def test_of_very_many_tables_those_that_share_least_are_not_searched():
+    many = sets(*["abcdef"] * 30, *["xy"] * 3, "abz", *(f"{n:02}" for n in range(40, 90)))
+    tables, common = _largest_block(many)
+    assert tables == [*range(30)]  # all 30, though only 15 were searched
+    assert {name for name, _ in common} == set("abcdef")
+    spread = [frozenset((f"m{(n * k) % 61}", "package") for k in range(1, 40)) for n in range(1, 60)]
+    tables, common = _largest_block(spread)
+    assert min(len(tables), len(common)) > 1
+    assert all(common <= spread[at] for at in tables)
+
+
+def test_entrants_whose_names_look_the_same_are_told_apart(tmp_path, make):
+    chosen = tracks(make, 2, target=20.0)
+    names = ["dcgan", "dcgan\u200b", "x" * 60 + "a", "x" * 60 + "b"]
+    curve = points((10, 90), (20, 20))
+    records = [make.record(name, 0, 5.0 + n, the_track=track, curve=curve) for track in chosen for n, name in enumerate(names)]
+    (found,) = across_of(tmp_path, make, records)
+    assert len({entrant.label for entrant in found.entrants}) == 4
+    assert found.ratios == [[1, 1]] * 4
+    assert ET.fromstring(draw_profile(found, THEMES[0])).tag.endswith("svg")
+
+
 def test_of_several_rows_of_a_model_that_with_most_seeds_stands_for_it_not_the_best(tmp_path, make):
     chosen = tracks(make, 2)
     records = ladder(make, chosen, {"m": 50.0, "n": 30.0}) + [make.record("m", 1, 50.0, the_track=track) for track in chosen]
@@ -117,7 +177,8 @@ def test_time_to_target_is_the_first_point_at_or_below_it_median_over_seeds(tmp_
         records += [make.record("c", 1, the_track=track, curve=early, status="oom", reason="x")]
     (found,) = across_of(tmp_path, make, records)
     assert {entrant.label: entrant.times for entrant in found.entrants} == {"a": (40, 40), "b": (None, None), "c": (None, None)}
-    assert found.ratios == {"a": [1, 1], "b": [float("inf")] * 2, "c": [float("inf")] * 2}
+    ratios = {entrant.label: own for entrant, own in zip(found.entrants, found.ratios, strict=True)}
+    assert ratios == {"a": [1, 1], "b": [float("inf")] * 2, "c": [float("inf")] * 2}
     assert ET.fromstring(draw_profile(found, THEMES[0])).tag.endswith("svg")
 
 

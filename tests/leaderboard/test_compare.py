@@ -111,6 +111,27 @@ def test_rows_are_found_by_label_name_and_id(results):
         find_row(table, "nois")
 
 
+def test_rows_whose_names_look_the_same_are_compared_all_the_same(tmp_path, make):
+    scores = {"dcgan": A, "dcgan\u200b": B}
+    records = [make.record(name, seed, fid) for name, some in scores.items() for seed, fid in enumerate(some)]
+    found = compare(make.write(tmp_path, *records), list(scores))
+    (pair,) = found.pairs
+    assert pair.seeds == (5, 4)
+    assert pair.a != pair.b
+    assert pair.difference is not None
+    assert [find_row(found.table, label).model.name for label in (pair.a, pair.b)] == list(scores)
+
+
+def test_a_hash_that_nobody_checked_does_nothing_to_a_terminal(tmp_path, make):
+    records = []
+    for track_hash in ("x", "y\x1b[2J"):
+        one = make.record("a", 0, 1.0)
+        records.append(one.model_copy(update={"spec": one.spec.model_copy(update={"track_hash": track_hash})}))
+    with pytest.raises(GenbenchError) as refused:
+        compare(make.write(tmp_path, *records), ["a", "a"], track="mnist-3m")
+    assert "--track y [2J" in str(refused.value)
+
+
 def test_what_is_not_comparable_is_refused(results, tmp_path, make):
     with pytest.raises(GenbenchError, match="two rows or more"):
         compare(results, ["a"])

@@ -6,9 +6,9 @@ import pytest
 
 from genbench.leaderboard.aggregate import read
 from genbench.leaderboard.curves import curve
-from genbench.leaderboard.drawing import THEMES
+from genbench.leaderboard.drawing import THEMES, short
 from genbench.leaderboard.figures import draw_curves, draw_pareto, levels
-from genbench.leaderboard.fronts import front, quality_and_cost
+from genbench.leaderboard.fronts import front, fronts, quality_and_cost
 from genbench.leaderboard.statistics import pareto_front
 from genbench.records import CurvePoint
 
@@ -49,9 +49,9 @@ def test_front_keeps_what_nothing_beats_in_both():
 
 def test_speed_is_better_high_and_memory_low(tmp_path, make):
     table = table_of(tmp_path, make, make.record("slow", 0, 5.0, speed=100.0), make.record("fast", 0, 9.0, speed=900.0))
-    assert front(table) == ["slow", "fast"]
+    assert [row.label for row in front(table)] == ["slow", "fast"]
     beaten = table_of(tmp_path / "b", make, make.record("slow", 0, 9.0, speed=100.0), make.record("fast", 0, 5.0, speed=900.0))
-    assert front(beaten) == ["fast"]
+    assert [row.label for row in front(beaten)] == ["fast"]
 
 
 def test_pareto_takes_models_with_both_values(tmp_path, make):
@@ -62,7 +62,19 @@ def test_pareto_takes_models_with_both_values(tmp_path, make):
         make.record("noise", 0, 9.0, family="control"),
         *failed,
     ]
-    assert quality_and_cost(table_of(tmp_path, make, *records)) == {"a": (500.0, 10.0)}
+    assert [(row.label, x, y) for row, x, y in quality_and_cost(table_of(tmp_path, make, *records))] == [("a", 500.0, 10.0)]
+
+
+def test_models_whose_names_look_the_same_are_all_shown_and_told_apart(tmp_path, make):
+    names = ["dcgan", "dcgan\u200b", "x" * 59 + "ab", "x" * 59 + "cd"]
+    records = [
+        make.record(name, 0, 10.0 + n, speed=100.0 * (n + 1), curve=make.falling(10.0 + n), digest=f"{n}" * 64)
+        for n, name in enumerate(names)
+    ]
+    table = table_of(tmp_path, make, *records)
+    assert sorted(row.model.name for row, _, _ in quality_and_cost(table)) == sorted(names)
+    assert len({short(row.label) for row in table.rows}) == len({row.label for row in table.rows}) == len(names)
+    assert [len(labels) for labels in fronts(table).values()] == [4, 1, 1]
 
 
 def test_levels_prefer_the_controls_own_curve(tmp_path, make):
@@ -119,4 +131,4 @@ def test_of_very_many_models_the_front_and_the_best_are_named(tmp_path, make):
         assert len(many) < 6 * len(few)
     (best, *_) = table.rows
     assert best.label == "m000"
-    assert front(table) == ["m000", "m099"]
+    assert [row.label for row in front(table)] == ["m000", "m099"]

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from genbench.leaderboard import render
+from genbench.leaderboard import memory, render
 
 
 @pytest.fixture
@@ -53,6 +53,14 @@ def test_what_has_not_changed_is_not_made_again(tmp_path, make, made):
     assert equal
     assert len(names) == 2 + 6 + 1  # tracks, models, what stands above
     assert again(results, out, made) == ([], True)
+
+
+@pytest.mark.parametrize("library", ["jinja2", "matplotlib", "pydantic"])
+def test_another_version_of_a_library_that_pages_are_made_with_makes_all_anew(monkeypatch, library):
+    own = memory.metadata.version
+    before = memory.code_digest.__wrapped__()
+    monkeypatch.setattr(memory.metadata, "version", lambda name: "99" if name == library else own(name))
+    assert memory.code_digest.__wrapped__() != before
 
 
 def test_one_new_record_makes_its_track_anew_and_no_other(tmp_path, make, made):
@@ -105,9 +113,9 @@ def test_a_damaged_memory_is_none(tmp_path, make, made, kept):
     again(results, out, made)
     victim = tmp_path / "victim"
     victim.write_bytes(b"")
-    (memory,) = (tmp_path / "cache" / "leaderboards").iterdir()
+    (remembered,) = (tmp_path / "cache" / "leaderboards").iterdir()
     digest = hashlib.sha256(b"").hexdigest()
-    memory.write_text(kept.replace("e3b0", digest))
+    remembered.write_text(kept.replace("e3b0", digest))
     names, equal = again(results, out, made)
     assert equal
     assert len(names) == 3

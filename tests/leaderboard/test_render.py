@@ -6,6 +6,7 @@ import html.parser
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,11 @@ from pathlib import Path
 import pytest
 
 from genbench.errors import GenbenchError
-from genbench.leaderboard import build, read_rows
+from genbench.leaderboard import build, read_rows, schemas
+from genbench.leaderboard.text import stem
+from genbench.track import load_track, shipped_tracks
+from genbench.verification import write_verification
+from tests.test_verification import verification
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -99,6 +104,24 @@ def test_json_and_csv_round_trip(tmp_path, make):
     assert sn_gan["scores"]["fid"]["by_seed"] == {"0": 120.0, "1": None, "2": None}
     assert sn_gan["scores"]["fid"]["median"] is None
     assert [run["status"] for run in sn_gan["runs"]] == ["done", "diverged", "oom"]
+
+
+def test_how_far_a_row_was_verified_stands_in_every_form(tmp_path, make):
+    results, out = make.write(tmp_path / "results", *make.full()), tmp_path / "out"
+    for name, seeds, by in (("dcgan", 3, "self"), ("vae", 3, "A. Reader"), ("gan", 2, "self")):
+        for folder in sorted((results / "runs" / "mnist-3m" / name).iterdir())[:seeds]:
+            write_verification(folder, verification(folder, 2, by=by))
+    build(results, out)
+    expected = {"dcgan": "T2 (self)", "vae": "T2", "gan": "T0"}  # a row is what its least verified run is
+    rows = {row["label"]: row["tier"] for row in json.loads((out / "mnist-3m.json").read_text())["tables"][0]["rows"]}
+    lines = {line["label"]: line["tier"] for line in csv.DictReader(io.StringIO((out / "mnist-3m.csv").read_text()))}
+    markdown, page = (out / "mnist-3m.md").read_text(), (out / "site" / "mnist-3m.html").read_text()
+    for label, tier in expected.items():
+        assert (rows[label], lines[label]) == (tier, tier)
+        assert re.search(rf"\| {label} \| \w+ \| 3/5 \| {re.escape(tier)} \|", markdown)
+    assert "**tier**: how far the row was verified: T0 reported" in markdown
+    assert page.count('<span class="under">T2 (self)</span>') == page.count('<th scope="row" data-sort="dcgan">') == 4  # once a table
+    assert "dcgan T2 (self); vae T2; the others T0." in (out / "mnist-3m.tex").read_text()
 
 
 def test_a_measure_that_nobody_could_compute_is_no_column_but_keeps_its_reason(tmp_path, make):
@@ -199,17 +222,121 @@ def test_protocol_mixture_is_footnoted(tmp_path, make):
     records = [make.record("a", 0, 1.0), make.record("c", 0, 3.0), make.record("b", 0, 2.0, protocol="bbbb2222")]
     build(make.write(tmp_path / "results", *records), tmp_path / "out")
     markdown = (tmp_path / "out" / "mnist-3m.md").read_text()
-    assert "| – | b | gan | 1/5 | 2.000<sup>a</sup> |" in markdown
+    assert "| – | b | gan | 1/5 | T0 | 2.000<sup>a</sup> |" in markdown
     assert "<sup>a</sup> FID (mnist-cnn): measured under protocol bbbb2222" in markdown
-    assert not re.search(r"1/5 \| \*\*", markdown)  # the mixed column is not bold
+    assert not re.search(r"1/5 \| T0 \| \*\*", markdown)  # the mixed column is not bold
 
 
 def test_a_track_of_ones_own_comes_with_its_file(tmp_path, make):
     build(make.write(tmp_path / "results", make.record("a", 0, 1.0, the_track=make.track(name="mine", budget="9m"))), tmp_path / "out")
-    from genbench.track import load_track
+    file = f"mine-{make.track(name='mine', budget='9m').hash}.toml"
+    assert load_track(tmp_path / "out" / file) == make.track(name="mine", budget="9m")
+    markdown = (tmp_path / "out" / "mine.md").read_text()
+    assert f"--track {file}" in markdown
+    assert f"[{file}]({file})" in markdown
 
-    assert load_track(tmp_path / "out" / "mine.toml").hash == make.track(name="mine", budget="9m").hash
-    assert "--track mine.toml" in (tmp_path / "out" / "mine.md").read_text()
+
+def test_tracks_of_one_name_that_fix_different_things_have_a_file_each(tmp_path, make):
+    shipped = next(track for track in shipped_tracks() if track.name == "mnist-3m")
+    mine, longer = make.track(name="mine"), make.track(name="mine", budget="9m")
+    changed = shipped.model_copy(update={"num_samples": 64})
+    chosen = {"a": mine, "b": longer, "c": shipped, "d": changed}
+    records = [make.record(name, 0, 1.0, the_track=track) for name, track in chosen.items()]
+    records += [make.record(f"more-{n}", 0, 2.0, the_track=track) for n in range(2) for track in (mine, shipped)]
+    out = tmp_path / "out"
+    build(make.write(tmp_path / "results", *records), out)
+    assert {path.name for path in out.glob("*.toml")} == {f"{track.name}-{track.hash}.toml" for track in (mine, longer, changed)}
+    recipes = {row["label"]: shlex.split(row["reproduce"]) for file in ("mine", "mnist-3m") for row in rows_of(out / f"{file}.json")}
+    for name, track in chosen.items():
+        asked = recipes[name][recipes[name].index("--track") + 1]
+        assert asked == "mnist-3m" if name == "c" else load_track(out / asked) == track
+        (page,) = (out / "site" / "models").glob(f"{name}-*.html")
+        links = {attrs["href"] for tag, attrs in Elements(page.read_text()).tags if tag == "a" and attrs["href"].endswith(".toml")}
+        assert links == ({f"../../{asked}"} if name != "c" else set())
+    for file, count in (("mine", 2), ("mnist-3m", 1)):
+        page = Elements((out / "site" / f"{file}.html").read_text())
+        linked = [attrs["href"] for tag, attrs in page.tags if tag == "a" and attrs["href"].endswith(".toml")]
+        assert len(linked) == count
+        assert all((out / "site" / href).is_file() for href in linked)
+
+
+def rows_of(path):
+    return [row for table in json.loads(path.read_text())["tables"] for row in table["rows"]]
+
+
+def test_a_long_command_stands_whole_in_the_csv(tmp_path, make):
+    changed = {f"hparam_{n}": "x" * 50 for n in range(20)}
+    results, out = make.write(tmp_path / "results", make.record("a", 0, 1.0, changed=changed)), tmp_path / "out"
+    build(results, out)
+    (line,) = csv.DictReader(io.StringIO((out / "mnist-3m.csv").read_text()))
+    (row,) = read_rows(results)
+    assert line["reproduce"] == row["reproduce"]
+    assert len(row["reproduce"]) > 1000
+    assert "…" not in row["reproduce"]
+
+
+def test_a_hash_that_nobody_checked_is_as_harmless_as_a_name(tmp_path, make):
+    records = []
+    for name, track_hash in (("a", "x"), ("b", "|<i>\u202e\n# $\\today{[l](http://x)")):
+        one = make.record(name, 0, 1.0)
+        records.append(one.model_copy(update={"spec": one.spec.model_copy(update={"track_hash": track_hash})}))
+    out = tmp_path / "out"
+    build(make.write(tmp_path / "results", *records), out)
+    for file in ("README.md", "mnist-3m.md"):
+        text = (out / file).read_text()
+        assert text.count(r"\|\<i\> \# \$\\today\{\[l\](") == (1 if file == "README.md" else 2)
+        assert not re.search(r"<i>|(?<!\\)\]\(http|\u202e", text.replace(r"\<i\>", ""))
+    for path in (out / "site").rglob("*.html"):
+        text = path.read_text()
+        assert "i" not in {tag for tag, _ in Elements(text).tags}
+        assert "\u202e" not in text
+    assert "&lt;i&gt; #" in (out / "site" / "mnist-3m.html").read_text()
+    latex = (out / "mnist-3m.tex").read_text()
+    assert r"track hash \textbar{}\textless{}i\textgreater{} \# \$\textbackslash{}today\{" in latex
+    assert r"\today" not in latex
+
+
+def test_names_of_a_builds_own_files_are_no_tracks(tmp_path, make):
+    tracks = [make.track(name=f"zz{n}", dataset=f"d{n}", target=20.0) for n in range(6)]
+    records = [make.record(name, 0, fid, the_track=track) for track in tracks for name, fid in (("a", 1.0), ("b", 2.0))]
+    out = tmp_path / "out"
+    written = build(make.write(tmp_path / "results", *records, grids=True), out)
+    parts = {part for path in written for part in path.relative_to(out).parts if not re.match(r"zz\d|across-\d|[ab]-", part)}
+    own = {part.lower().rsplit(".", 1)[0] for part in parts}
+    assert {"readme", "across", "index", "protocol", "models", "img", "assets", "site", "tables.schema"} <= own
+    assert not [name for name in own if stem(name) == name]
+    clash = [make.record("a", 0, 1.0, the_track=make.track(name=name)) for name in sorted(own)]
+    again = build(make.write(tmp_path / "clash", *clash), tmp_path / "clashed")
+    assert len(set(again)) == len(again)
+    assert "What the numbers mean" in (tmp_path / "clashed" / "site" / "protocol.html").read_text()
+    assert {path.name for path in again} >= {f"{stem(name)}.html" for name in own}
+
+
+def test_the_json_is_what_its_schemas_say(tmp_path, make):
+    tracks = [make.track(name=f"t{n}", dataset=f"d{n}", target=20.0) for n in range(6)]
+    records = make.full()
+    for track in tracks:
+        curve = make.falling(5.0)
+        records += [make.record(name, seed, 5.0 + n + seed, the_track=track, curve=curve) for n, name in enumerate("ab") for seed in (0, 1)]
+    records.append(make.record("a", 0, 1.0, the_track=make.track(name="mine", published={"a": {"fid": (0.5, 2.0)}}, rank_by="absent")))
+    out = tmp_path / "out"
+    build(make.write(tmp_path / "results", *records), out)
+    files = {"across.json": "across", **{f"{name}.json": "tables" for name in ("mnist-3m", "mine", "t0")}}
+    for file, name in files.items():
+        schemas.PUBLISHED[name].model_validate_json((out / file).read_text(), strict=True)
+        schema = json.loads((out / f"{name}.schema.json").read_text())
+        assert schema["required"] == list(schema["properties"])
+    across = json.loads((out / "across.json").read_text())["across"]
+    assert [one["friedman"] is not None for one in across] == [True]
+    jsonschema = pytest.importorskip("jsonschema")
+    for file, name in files.items():
+        checker = jsonschema.Draft202012Validator(json.loads((out / f"{name}.schema.json").read_text()))
+        content = json.loads((out / file).read_text())
+        checker.validate(content)
+        content["unheard-of"] = 1
+        assert not checker.is_valid(content)
+    for path in (tmp_path / "results").rglob("record.json"):
+        jsonschema.validate(json.loads(path.read_text()), json.loads((out / "records.schema.json").read_text()))
 
 
 def test_several_tables_of_one_track_stand_apart_on_its_page(tmp_path, make):

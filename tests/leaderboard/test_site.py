@@ -90,6 +90,27 @@ def test_a_model_of_several_tracks_has_one_page_with_all_of_them(tmp_path, make)
     assert set(re.findall(r'href="\.\./(models/[^"]+)"', both)) == {f"models/{name}" for name, text in pages.items() if text != both}
 
 
+def test_the_failures_of_a_model_are_its_own_though_another_looks_the_same(tmp_path, make):
+    names = {"dcgan": "nan at step 7", "dcgan\u200b": "no memory"}
+    results = make.write(tmp_path / "results", *(make.record(name, 0, status="error", reason=why) for name, why in names.items()))
+    build(results, tmp_path / "out")
+    pages = [path.read_text() for path in (tmp_path / "out" / "site" / "models").iterdir()]
+    assert sorted(tuple(why in text for why in names.values()) for text in pages) == [(False, True), (True, False)]
+    assert all("Other rows of this name" in text for text in pages)
+
+
+def test_every_run_is_sorted_by_its_numbers_not_by_how_they_are_written(tmp_path, make):
+    failed = make.record("b", 0, status="error", reason="x").model_copy(update={"spent": None})
+    build(make.write(tmp_path / "results", make.record("a", 0, 1234.5, speed=12_345.6), failed), tmp_path / "out")
+    page = (tmp_path / "out" / "site" / "mnist-3m.html").read_text()
+    lines = page[page.index("<summary>Every run</summary>") :].partition("</table>")[0].split("<tr>")[2:]
+    numbers = [re.findall(r'<td data-sort="([^"]*)">([^<]*)</td>', line) for line in lines]
+    assert numbers == [
+        [("1234.5", "1\u202f234"), ("4321", "4\u202f321"), ("180.2", "180.2 s"), ("12345.6", "12\u202f346")],
+        [("", "–")] * 4,
+    ]
+
+
 def test_newest_results_come_first_and_only_models(tmp_path, make):
     records = [
         make.record("old", 0, 1.0, started="2025-01-01T10:00:00+00:00"),

@@ -62,21 +62,27 @@ def test_csv_cells_are_no_formulas(cell):
     assert text.csv_cell(cell) == "'" + cell
     assert text.csv_cell(-1.5) == -1.5
     assert text.csv_cell("dcgan") == "dcgan"
+    assert (len(text.csv_cell("x" * 500)), len(text.csv_cell("x" * 500, 1000))) == (200, 500)
 
 
 def test_file_names_stay_in_their_folder_and_apart():
-    names = ["mnist-3m", "readme", "index", "track-index", "a" * 200, "a" * 199 + "b", "x..y"]
+    names = ["mnist-3m", "readme", "index", "protocol", "models", "track-index", "a" * 200, "a" * 199 + "b", "x..y"]
     stems = [text.stem(name) for name in names]
     assert stems[0] == "mnist-3m"
     assert len({stem.lower() for stem in stems}) == len(names)
-    assert not {"readme", "index"} & set(stems)
+    assert not {"readme", "index", "protocol", "models"} & set(stems)
     assert all(len(stem) < 80 and "/" not in stem for stem in stems)
 
 
 def test_a_track_survives_its_toml(make):
-    track = make.track(name="mine", description='say "hi" \\ \n now', metrics=("fid", "is"), curve=(0.5, 1.0), flip=True)
-    values = tomllib.loads(text.track_toml(track))
-    assert parse_track({"name": "mine", **values}, "test") == track
+    track = make.track(
+        name="mine", description='say "hi" \\ \n now \u202e \x80 \U000e0001 日', metrics=("fid", "is"), curve=(0.5, 1e-05), flip=True,
+        target=12.5, beside=("pixels-pca",), published={'a "b".c': {"fid": (1.0, 2.5), "is": (3, 4)}, "none": {}},
+    )  # fmt: skip
+    written = text.track_toml(track)
+    again = parse_track(tomllib.loads(written), "test")
+    assert (again, again.hash) == (track, track.hash)
+    assert "\u202e" not in written
     assert not text.is_shipped(track)
     assert all(map(text.is_shipped, shipped_tracks()))
 
@@ -106,7 +112,7 @@ def test_the_command_repeats_the_row(make, tmp_path):
     assert shlex.split(text.command(own, make.track(budget="9m"), 1, "NVIDIA H100"))[2:] == [
         "./mygan.py:MyGAN",
         "--track",
-        "mnist-3m.toml",
+        f"mnist-3m-{make.track(budget='9m').hash}.toml",
         "--seeds",
         "1",
         "--device",

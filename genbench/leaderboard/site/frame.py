@@ -44,9 +44,3 @@ def paper_link(model: ModelRef) -> str:
     """The address of a model's paper where it names an arXiv id, else nothing."""
     arxiv = _ARXIV.fullmatch(model.paper.strip())
     return f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else ""
-
-
-def tier(row: Row) -> str:
-    """How far a row has been verified: ``T0`` reported to ``T3`` retrained."""
-    found = getattr(row, "tier", 0)
-    return found if isinstance(found, str) else f"T{found}"

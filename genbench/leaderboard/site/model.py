@@ -9,10 +9,10 @@ from genbench.budget import Budget
 from genbench.leaderboard import words
 from genbench.leaderboard.columns import ARROWS, SECTIONS, Column, group_thousands, write
 from genbench.leaderboard.site.drawings import Line, chart
-from genbench.leaderboard.site.frame import model_file, paper_link, render, tier
+from genbench.leaderboard.site.frame import model_file, paper_link, render
 from genbench.leaderboard.site.grids import Grid
 from genbench.leaderboard.table import Row, Run, Table
-from genbench.leaderboard.text import clean, is_shipped, stem
+from genbench.leaderboard.text import clean, is_shipped, stem, track_file
 from genbench.records import HOLDOUT_NLL, CurvePoint
 
 _LOSSES = 8
@@ -80,8 +80,8 @@ def _place(table: Table, row: Row, grids: Mapping[str, Grid], position: int) -> 
         "id": f"p{position}",
         "track": track.name,
         "href": f"{stem(track.name)}.html",
-        "tier": tier(row),
-        "track_hash": table.track_hash,
+        "tier": row.tier,
+        "track_hash": words.track_hash(table),
         "standing": _standing(table, row),
         "badges": [
             *([(row.status, True)] if row.done < len(row.runs) else []),
@@ -92,12 +92,12 @@ def _place(table: Table, row: Row, grids: Mapping[str, Grid], position: int) -> 
         "median_seed": median.seed if median else None,
         "groups": _groups(table, row),
         "runs": [_run(run) for run in row.runs],
-        "failures": [failure for failure in words.failures(table) if failure["label"] == row.label],
+        "failures": words.failures([row]),
         "grids": sorted(shown, key=lambda own: (median is None or own.seed != median.seed, own.seed)),
         "charts": _charts(table, row, median),
         "environment": _environment([run for run in row.runs if run.record.environment]),
         "recipe": words.recipe(row, track),
-        "own_track": "" if is_shipped(track) else f"{stem(track.name)}.toml",
+        "own_track": "" if is_shipped(track) else track_file(track),
     }
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from genbench.leaderboard import words
 from genbench.leaderboard.columns import SECTIONS, Column
 from genbench.leaderboard.site.frame import render
 from genbench.leaderboard.table import FULL_SEEDS, Results, Table
 from genbench.leaderboard.text import clean, stem
 from genbench.track import PROTOCOL
 
-TIERS = (
-    ("T0", "reported: the record says so"),
-    ("T1", "recomputed: every metric again from the stored samples"),
-    ("T2", "regenerated: samples drawn again from the sealed checkpoint, with the recorded seed and with a fresh one"),
-    ("T3", "retrained: the model trained again from its source, and the recorded value no better than chance allows"),
-)
-"""How far a row was verified, and what that took."""
 _TITLES: dict[str, str] = {
     "quality": "Seen by a network", "speed": "Speed and size", **{section.group: section.title for section in SECTIONS},
 }  # fmt: skip
@@ -34,7 +28,7 @@ def protocol_page(results: Results, built: str) -> bytes:
         description="What is fixed, what is scored and what every column of the leaderboards means",
         protocol=PROTOCOL,
         full=FULL_SEEDS,
-        tiers=TIERS,
+        tiers=words.TIERS,
         measures=[
             {
                 "title": _TITLES.get(group) or clean(group, 40).capitalize(),
@@ -63,6 +57,6 @@ def _track(table: Table) -> dict[str, str]:
         "samples": f"{track.num_samples:,}".replace(",", "\u202f"),
         "extractor": clean(track.extractor, 40),
         "reference": track.reference,
-        "hash": table.track_hash,
+        "hash": words.track_hash(table),
     }
 

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from genbench.leaderboard import words
-from genbench.leaderboard.columns import ARROWS, Column, write
-from genbench.leaderboard.site.frame import model_file, render, tier
+from genbench.leaderboard.columns import ARROWS, Column, Form, write
+from genbench.leaderboard.site.frame import model_file, render
 from genbench.leaderboard.site.grids import Grid
 from genbench.leaderboard.table import Row, Run, Table
-from genbench.leaderboard.text import clean, is_shipped, stem, track_toml
+from genbench.leaderboard.text import clean, is_shipped, stem, track_file
 
 FIGURES = (
     (
@@ -58,7 +58,7 @@ def track_page(tables: Sequence[Table], figures: Collection[str], grids: Mapping
         key=words.key_facts(tables),
         sections=[_section(position, table, file, figures, grids, alone=len(tables) == 1) for position, table in enumerate(tables)],
         legend=words.legend(tables),
-        toml="" if is_shipped(track) else track_toml(track),
+        own_tracks=words.own_tracks(tables),
         built=built,
     )
 
@@ -70,7 +70,7 @@ def _section(position: int, table: Table, file: str, figures: Collection[str], g
     main = _view(table, table.main_columns, footnotes, median=words.shows_median(table))
     return {
         "id": f"t{position}",
-        "heading": "" if alone else f"Track {table.track_hash} on {table.device_class}",
+        "heading": "" if alone else words.which(table),
         "headline": words.headline(table),
         "main": main,
         "tools": _tools(table),
@@ -87,7 +87,7 @@ def _section(position: int, table: Table, file: str, figures: Collection[str], g
         "plots": _plots(position, table, file, figures),
         "grids": [(grid, model_file(row)) for row, grid in shown if grid.path],
         "missing": [grid for _, grid in shown if not grid.path],
-        "failures": words.failures(table),
+        "failures": words.failures(table.all_rows),
         "recipes": [
             {
                 "label": row.label,
@@ -97,6 +97,7 @@ def _section(position: int, table: Table, file: str, figures: Collection[str], g
             }
             for row in table.all_rows
         ],
+        "own_track": "" if is_shipped(table.track) else track_file(table.track),
         "runs": [_run(table, row, run) for row in table.all_rows for run in row.runs],
         "rank_title": table.rank_column.name if table.rank_column else "",
     }
@@ -146,7 +147,7 @@ def marks(row: Row) -> list[str]:
         "pretrained": bool(row.model.pretrained),
         "contended": any(run.record.spent and run.record.spent.contended for run in row.runs),
         "memorised": "memorised" in flags,
-        "verified": not tier(row).startswith("T0"),
+        "verified": not row.tier.startswith("T0"),
     }
     return [word for word, holds in found.items() if holds]
 
@@ -217,7 +218,7 @@ def _row(table: Table, row: Row, columns: Sequence[Column], ranked: Column | Non
         "filter": row.family,
         "words": " ".join(marks(row)),
         "seeds": row.seeds,
-        "tier": tier(row),
+        "tier": row.tier,
         "done": row.done,
         "all_done": row.done == len(row.runs),
         "status": row.status,
@@ -240,17 +241,25 @@ def _run(table: Table, row: Row, run: Run) -> dict[str, Any]:
     record, col = run.record, table.rank_column
     cell = row.cells.get(col.key) if col else None
     value = cell.values.get(run.seed) if cell else None
+    steps, seconds = (record.spent.steps, record.spent.seconds) if record.spent else (None, None)
     speed = record.throughput.train if record.throughput else None
     return {
         "label": row.label,
         "href": model_file(row),
         "seed": run.seed,
         "status": record.status,
-        "value": write(value, col.form)[0] if col and value is not None else "–",
-        "steps": write(record.spent.steps, "count")[0] if record.spent else "–",
-        "seconds": write(record.spent.seconds, "seconds")[0] if record.spent else "–",
-        "speed": write(speed, "rate")[0] if speed else "–",
+        "numbers": [
+            _sortable(value, col.form if col else "score"),
+            _sortable(steps, "count"),
+            _sortable(seconds, "seconds"),
+            _sortable(speed or None, "rate"),
+        ],
         "started": clean(record.started, 40),
         "folder": record.spec.folder.as_posix(),
         "flags": ", ".join(clean(flag, 60) for flag in record.flags),
     }
+
+
+def _sortable(value: float | None, form: Form) -> dict[str, Any]:
+    """A number as it is shown and as its column is sorted by; a dash, which goes last, where there is none."""
+    return {"shown": "–", "sort": ""} if value is None else {"shown": write(value, form)[0], "sort": value}

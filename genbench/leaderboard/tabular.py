@@ -1,4 +1,4 @@
-"""Tables as CSV and JSON, with raw numbers."""
+"""Tables as CSV and JSON, with raw numbers. `schemas` says what the JSON holds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from genbench.leaderboard.across import Across, time_to_target
 from genbench.leaderboard.fronts import fronts
 from genbench.leaderboard.table import Row, Table
 from genbench.leaderboard.text import csv_cell
-from genbench.records import RunRecord
 
 SCHEMA = 1
+_LONGEST_COMMAND = 20_000
+"""Characters: a command that is cut is none, and a spreadsheet takes 32 767 in a cell."""
 
 
 def rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
@@ -46,6 +47,7 @@ def _row(table: Table, row: Row, extractors: Mapping[str, str]) -> dict[str, Any
         "done": row.done,
         "ended": len(row.runs),
         "planned": row.planned,
+        "tier": row.tier,
         "status": row.status,
         "flags": list(row.flags),
         "distribution": row.model.distribution,
@@ -145,12 +147,6 @@ def _across(across: Across) -> dict[str, Any]:
     }
 
 
-def record_schema() -> bytes:
-    """The JSON Schema of a record, for those who write or read them without genbench."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunRecord.model_json_schema()}
-    return json.dumps(schema, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
 _FIXED = (
     "track",
     "track_hash",
@@ -169,6 +165,7 @@ _FIXED = (
     "done",
     "ended",
     "planned",
+    "tier",
     "status",
     "distribution",
     "version",
@@ -184,10 +181,11 @@ def to_csv(tables: Sequence[Table]) -> bytes:
     head = [*_FIXED, "hparams", *(f"{key}{suffix}" for key in keys for suffix in ("", "_ci95", "_median")), "reproduce"]
     writer.writerow([csv_cell(name) for name in head])
     for row in rows(tables):
-        cells = [row["scores"].get(key, {}) for key in keys]
+        scores = [row["scores"].get(key, {}) for key in keys]
         low, high = row["rank_interval_95"] or (None, None)
         fixed = {**row, "rank_low": low, "rank_high": high}
-        values = [cell.get(part) for cell in cells for part in ("mean", "half_width_95", "median")]
+        values = [score.get(part) for score in scores for part in ("mean", "half_width_95", "median")]
         hparams = ", ".join(f"{key}={value}" for key, value in sorted(row["changed"].items()))
-        writer.writerow([csv_cell(value) for value in (*(fixed[name] for name in _FIXED), hparams, *values, row["reproduce"])])
+        cells = [csv_cell(value) for value in (*(fixed[name] for name in _FIXED), hparams, *values)]
+        writer.writerow([*cells, csv_cell(row["reproduce"], _LONGEST_COMMAND)])
     return buffer.getvalue().encode()
