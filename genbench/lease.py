@@ -1,7 +1,8 @@
 """Who works on a run: one process at a time, on one machine or several that share a results folder. Imports no torch.
 
 A lease is a small file that its holder touches every few seconds. A holder that died, with its machine or without, stops touching it;
-then another may take the run over. Should two ever believe they hold one, the first record committed wins.
+then another may take the run over. A holder that was only stopped finds out when it goes on, and leaves the run alone. Should two ever
+believe they hold one, the first record committed wins.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 BEAT = 5.0
 """Seconds between two touches."""
 STALE = 30.0
-"""Seconds without a touch after which a lease counts as abandoned."""
+"""Seconds without a touch after which a lease counts as abandoned, unless its process is seen to live."""
+AGAIN = 0.2
+"""Seconds after which a lease that is gone is looked for again: who moved it by mistake puts it back."""
 NAME = "lease"
 
 
@@ -29,17 +32,26 @@ class BusyError(Exception):
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold the lease of a run's folder within the block. Raises BusyError where another process holds it."""
+def held(folder: Path) -> Iterator[Callable[[], None]]:
+    """Hold the lease of a run's folder within the block, which gets a function that confirms it.
+
+    Raises BusyError where another process holds it; so does that function, once this process was stopped for so long that it lost it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path, token = folder / NAME, uuid.uuid4().hex
     if not _create(path, token) and not (_abandoned(path) and _create(path, token)):
         raise BusyError(folder.name)
-    over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, token, over), name="lease", daemon=True)
+    over, lost = threading.Event(), threading.Event()
+
+    def confirm() -> None:
+        if lost.is_set() or _lost(path, token):
+            lost.set()
+            raise BusyError(folder.name)
+
+    beating = threading.Thread(target=_beat, args=(path, token, over, lost), name="lease", daemon=True)
     beating.start()
     try:
-        yield
+        yield confirm
     finally:
         over.set()
         beating.join()
@@ -58,9 +70,31 @@ def holder(folder: Path) -> str:
     return str(_holder(folder / NAME).get("host", ""))
 
 
+def process_space() -> dict[str, str]:
+    """Where one process id is one process: the host's name, its boot and the PID namespace; empty what the system doesn't tell."""
+    boot = pids = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    with contextlib.suppress(OSError):
+        pids = os.readlink("/proc/self/ns/pid")
+    return {"host": socket.gethostname(), "boot": boot, "pids": pids}
+
+
+def process(pid: int) -> tuple[str, str]:
+    """A process id -> its state in one letter, and when it began in the kernel's own count: another process has another.
+
+    Both are empty where the process is gone or the system doesn't tell.
+    """
+    with contextlib.suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[0].decode(), fields[19].decode()
+    return "", ""
+
+
 def _create(path: Path, token: str) -> bool:
     """Write the lease where there is none: creation is atomic, on network file systems too."""
-    content = json.dumps({"token": token, "host": socket.gethostname(), "pid": os.getpid()}).encode()
+    pid = os.getpid()
+    content = json.dumps({"token": token, "pid": pid, "started": process(pid)[1], **process_space()}).encode()
     with contextlib.suppress(FileExistsError):
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         try:
@@ -90,15 +124,15 @@ def _abandoned(path: Path) -> bool:
 
 
 def _stale(path: Path, holder: dict[str, object]) -> bool:
-    """Not touched for long, or its process is known to be gone."""
+    """Its process is known to be gone; or, where nobody here can know, it was not touched for long."""
+    lives = _lives(holder)
+    if lives is not None:
+        return not lives
     try:
         age = _now(path.parent) - path.stat().st_mtime
     except FileNotFoundError:
         return True
-    if age > STALE:
-        return True
-    pid = holder.get("pid")
-    return holder.get("host") == socket.gethostname() and isinstance(pid, int) and not _alive(pid)
+    return age > STALE
 
 
 def _now(folder: Path) -> float:
@@ -121,25 +155,43 @@ def _holder(path: Path) -> dict[str, object]:
     return {}
 
 
-def _alive(pid: int) -> bool:
+def _lives(holder: dict[str, object]) -> bool | None:
+    """Whether the process that a lease names is there, stopped or not.
+
+    None where that can't be seen from here: on another host, after another boot, in another PID namespace, as containers have.
+    """
+    pid = holder.get("pid")
+    if not isinstance(pid, int) or any(holder.get(name) != value for name, value in process_space().items()):
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return not _ended(pid)
+        pass
+    state, started = process(pid)
+    if state in ("Z", "X"):  # nothing is left of it but that its parent has not asked for its end
+        return False
+    return started == holder.get("started") if started else None
 
 
-def _ended(pid: int) -> bool:
-    """Whether nothing is left of a process but that its parent has not asked for its end (Linux; elsewhere nobody can tell)."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
-    return False
+def _lost(path: Path, token: str) -> bool:
+    """Whether the lease with this token is another's by now, or gone; not where it can't be read at the moment."""
+    for pause in (AGAIN, 0.0):
+        try:
+            said = json.loads(path.read_bytes())
+            return not isinstance(said, dict) or said.get("token") != token
+        except FileNotFoundError:
+            time.sleep(pause)
+        except (OSError, ValueError):  # a file system that is away for a while, or a lease that is just being written
+            return False
+    return True
 
 
-def _beat(path: Path, token: str, over: threading.Event) -> None:
+def _beat(path: Path, token: str, over: threading.Event, lost: threading.Event) -> None:
     while not over.wait(BEAT):
-        if _holder(path).get("token") == token:
-            with contextlib.suppress(OSError):
-                os.utime(path)
+        if lost.is_set() or _lost(path, token):
+            lost.set()
+            return
+        with contextlib.suppress(OSError):
+            os.utime(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import platform
@@ -10,17 +11,18 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import genbench
-from genbench import machine, witness
+from genbench import lease, machine, witness
 from genbench.budget import Budget
 from genbench.devices import part_of
 from genbench.errors import GenbenchError
+from genbench.harmless import clean
 from genbench.inventory import ModelDescription, check_hparams
 from genbench.jobs import Check, Checked, Job, Sampled, Scored, Stage, Trained
 from genbench.places import cache_folder, data_root
@@ -29,6 +31,12 @@ from genbench.supervisor import Outcome, Supervisor
 from genbench.track import Track
 
 Event = Mapping[str, Any]
+KEEP: Event = {"kind": "keep"}
+"""Told before something of a run is kept that counts: how its training ended, or its record."""
+
+
+class ElsewhereError(GenbenchError):
+    """A half-done run that goes on with the same bits only under another torch: it is left as it is, for there."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,15 @@ def plan(
 
 
 def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callable[[Event], None] = lambda event: None) -> RunRecord | None:
-    """Run one planned run to its record; None where it was interrupted. A failure of the plugin is a record, not an exception."""
-    spec, store = planned.spec, place.store
-    folder = store.folder(spec)
+    """Run one planned run to its record; None where it was interrupted. A failure of the plugin is a record, not an exception.
+
+    What `on_event` raises ends the run at once, without a record. Raises ElsewhereError where the run was begun under another torch.
+    """
+    spec = planned.spec
+    folder = place.store.folder(spec)
+    trained = _ended_before(folder)
+    if trained is None:
+        _see_that_it_goes_on(spec, place, folder)
     job = _job(planned, place, folder)
     draft: dict[str, Any] = {"spec": spec, "started": datetime.now(UTC).isoformat(timespec="seconds"), "environment": environment(place)}
 
@@ -126,10 +140,8 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
             job = _job(planned, place, folder)
 
     def finish(status: Status, reason: str = "", log_tail: tuple[str, ...] = ()) -> RunRecord:
-        record = RunRecord(status=status, reason=reason, log_tail=log_tail, **draft)
-        store.commit(record)
-        shutil.rmtree(folder / "state", ignore_errors=True)
-        witness.forget(folder / "attempts")
+        on_event(KEEP)
+        record = _committed(RunRecord(status=status, reason=reason, log_tail=log_tail, **draft), place.store)
         for stray in filter(Path.is_file, folder.glob(".*.tmp")):  # what a killed process was writing
             stray.unlink(missing_ok=True)
         return record
@@ -142,7 +154,6 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         return finish(outcome.status, outcome.reason, outcome.log_tail)  # type: ignore[arg-type]
 
     budget = Budget.parse(spec.track.budget)
-    trained = _ended_before(folder)
     if trained is None:
         outcome = stage("train", (budget.amount + spec.track.grace) / place.devices if budget.kind == "seconds" else None)
         if outcome.result is None:
@@ -152,6 +163,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
             return None
         trained = trained.model_copy(update={"spent": trained.spent.model_copy(update={"attempts": int(job.attempt.name)})})
         trained = _by_our_clock(trained, place.devices * outcome.trained, budget)
+        on_event(KEEP)
         write_atomic(folder / "state" / TRAINED, trained.model_dump_json().encode())
     draft |= {"spent": trained.spent, "throughput": trained.throughput, "curve": trained.curve, "flags": trained.flags}
     draft |= {"digests": {"checkpoint": trained.checkpoint}}
@@ -178,6 +190,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     fids = (*scored.curve, *[None] * (len(trained.curve) - len(scored.curve)))
     curve = tuple(point.model_copy(update={"fid": fid}) for point, fid in zip(trained.curve, fids, strict=True))
     draft |= {"scores": scored.scores, "curve": curve, "flags": flags, "extractor_accuracy": scored.extractor_accuracy}
+    on_event(KEEP)
     write_atomic(folder / "curve.csv", curve_csv(curve))
     return finish("done")
 
@@ -217,6 +230,28 @@ def _ended_before(folder: Path) -> Trained | None:
             return trained if hashlib.file_digest(file, "sha256").hexdigest() == trained.checkpoint else None
     except (OSError, ValueError):
         return None
+
+
+def _see_that_it_goes_on(spec: RunSpec, place: Place, folder: Path) -> None:
+    """Raise ElsewhereError where a half-done training could not go on here bit for bit, before `resume.restore` finds it out."""
+    begun = _begun_with(folder / "state")
+    here = {"threads": max(1, place.threads // place.devices), "torch": place.checked.torch, "devices": place.devices}
+    other = [name for name, value in begun.items() if here.get(name) != value]
+    if other:
+        was, now = (clean(", ".join(f"{name} {told.get(name, 'unknown')}" for name in other)) for told in (begun, here))
+        raise ElsewhereError(
+            f"{spec.model.name} seed {spec.seed} was begun with {was}; here it is {now}: go on there, or delete {folder} to begin anew"
+        )
+
+
+def _begun_with(state: Path) -> dict[str, Any]:
+    """What the bits of a half-done training depend on, as its newest state says (`genbench.resume`); empty where there is none."""
+    for path in sorted(state.glob("[0-9]*-[0-9]*/state.json"), key=lambda path: path.parent.name.partition("-")[2], reverse=True):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # a plugin may write there, too
+            digest, _, body = path.read_bytes().partition(b"\n")
+            if hashlib.sha256(body).hexdigest().encode() == digest:
+                return dict(json.loads(body)["made"])
+    return {}
 
 
 def _by_our_clock(trained: Trained, seen: float, budget: Budget) -> Trained:
@@ -273,19 +308,32 @@ def give_up(planned: Planned, place: Place, status: Status, reason: str) -> RunR
     attempts = sorted((path for path in (folder / "attempts").glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
     spent = _Heard().account(planned.spec.track.budget, attempts[-1]) if attempts else {}
     record = RunRecord(spec=planned.spec, status=status, reason=reason, started=datetime.now(UTC).isoformat(timespec="seconds"), **spent)
-    place.store.commit(record)
+    return _committed(record, place.store)
+
+
+def _committed(record: RunRecord, store: Store) -> RunRecord:
+    """Commit a record and remove what only an unfinished run needs -> the record that counts: another's where that came first."""
+    folder = store.folder(record.spec)
+    store.commit(record)
     shutil.rmtree(folder / "state", ignore_errors=True)
     witness.forget(folder / "attempts")
-    return record
+    return store.get(record.spec) or record
 
 
 def retry(planned: Planned, store: Store) -> None:
-    """Set a failed record aside, into its last attempt's folder and under another name, so that the run happens again."""
+    """Set a failed record aside, into its last attempt's folder and under another name, so that the run happens again.
+
+    Nothing happens where the run is open or done by now: another process may have retried it. Raises BusyError where one works on it.
+    """
     folder = store.folder(planned.spec)
-    attempts = folder / "attempts"
-    last = attempts / str(max(1, sum(1 for _ in attempts.glob("*"))))
-    last.mkdir(parents=True, exist_ok=True)  # a record that came from elsewhere came without them
-    (folder / "record.json").replace(last / "failed.json")
+    with lease.held(folder):
+        record = store.get(planned.spec)
+        if record is None or record.status == "done":
+            return
+        attempts = folder / "attempts"
+        last = attempts / str(max(1, sum(1 for _ in attempts.glob("*"))))
+        last.mkdir(parents=True, exist_ok=True)  # a record that came from elsewhere came without them
+        (folder / "record.json").replace(last / "failed.json")
 
 
 def _reference(model: ModelDescription, track: Track, asked: Mapping[str, Any]) -> ModelRef:

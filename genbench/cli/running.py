@@ -14,6 +14,7 @@ from genbench.errors import GenbenchError
 
 if TYPE_CHECKING:
     from genbench.records import RunRecord
+    from genbench.run import Event
     from genbench.sweep.cell import Cell
 
 
@@ -53,11 +54,11 @@ def run_command(
         for number, one in enumerate(planned, 1):
             position = f"{number}/{len(planned)}"
             record = finished.get(one.spec.folder)
-            if record is not None and record.status != "done" and retry_failed:
-                runs.retry(one, place.store)
-                record = None
-            if record is None:
+            again = record is not None and record.status != "done" and retry_failed
+            if record is None or again:
                 try:
+                    if again:
+                        runs.retry(one, place.store)
                     with progress.shown(one, position, console) as show:
                         record = attempt(Cell(one, place), supervisor, show, runs.run)
                 except BusyError:
@@ -90,7 +91,7 @@ def sweep_command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each run; by default the cores divided by --jobs, or a node's by its runs.")
+        int | None, typer.Option(min=1, help="CPU threads of each run; by default this machine's cores, or a node's, divided by its runs.")
     ] = None,
     weights: Weights = None,
     only: Annotated[list[str] | None, typer.Option(help="A model, a track or track/model/seed; may be repeated.")] = None,
@@ -129,21 +130,27 @@ def sweep_command(
             night.reopen_failed(cells, where)
         board = progress.Board([cell.planned for cell in cells], where.slots, console)
         console.print(f"{file}: {len(cells)} runs, {where.slots} at a time on {cells[0].place.checked.device_class}", highlight=False)
-        records = []
+        records, skipped = [], []
 
         def on_record(cell: Cell, record: RunRecord) -> None:
             records.append(record)
             board.record(cell.planned, record)
 
+        def on_event(cell: Cell, event: Event) -> None:
+            if event["kind"] == "elsewhere":
+                skipped.append(cell)
+                console.print(f"skipped: {event['reason']}", style="red", highlight=False, markup=False, soft_wrap=True)
+            board.event(cell.planned, event)
+
         with board.shown():
-            where.execute(cells, lambda cell, event: board.event(cell.planned, event), on_record)
+            where.execute(cells, on_event, on_record)
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
     else:
         for name in dict.fromkeys(cell.planned.spec.track.name for cell in cells):
             console.print(terminal(results, name))
-        console.print(board.summary(), highlight=False)
-    if any(record.status != "done" for record in records):
+        console.print(board.summary() + f"; {len(skipped)} skipped" * bool(skipped), highlight=False)
+    if skipped or any(record.status != "done" for record in records):
         sys.exit(1)
 
 

@@ -80,7 +80,7 @@ class Executor(Protocol):
         """Bring records that exist elsewhere into the results folder."""
 
     def reopen(self, cell: Cell) -> None:
-        """Set the record of a failed run aside, so that it happens again."""
+        """Set the record of a failed run aside, so that it happens again. Raises BusyError where another process works on it."""
 
     def execute(self, cells: Sequence[Cell], on_event: OnEvent, on_record: OnRecord) -> None:
         """Run every cell to its record. Ctrl-C saves what is running and raises KeyboardInterrupt; a second one kills it."""
@@ -89,11 +89,16 @@ class Executor(Protocol):
 def attempt(cell: Cell, supervisor: Supervisor, on_event: Callable[[Event], None], run: Run) -> RunRecord | None:
     """The record of a cell, from earlier or of the run that happens now under its lease; None where that was interrupted.
 
-    Raises BusyError where another process works on it, GenbenchError where the results folder can't be written.
+    Raises BusyError where another process works on it, or took it over, GenbenchError where the results folder can't be written.
     """
     try:
-        with lease.held(cell.folder):
-            return cell.record or run(cell.planned, cell.place, supervisor, on_event)
+        with lease.held(cell.folder) as confirm:
+
+            def heard(event: Event) -> None:
+                confirm()  # a process that was stopped for long may have lost its lease
+                on_event(event)
+
+            return cell.record or run(cell.planned, cell.place, supervisor, heard)
     except OSError as error:
         if error.errno not in _NO_WRITING:
             raise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from genbench import run as runs
 from genbench.budget import Budget
 from genbench.errors import GenbenchError
 from genbench.inventory import ModelDescription
+from genbench.lease import BusyError
 from genbench.sweep.cell import Cell, Executor, Run, Wishes
 from genbench.sweep.local import LocalExecutor
 from genbench.sweep.plan import Sweep, only, runs_of
@@ -52,10 +53,11 @@ def cells_of(
 
 
 def reopen_failed(cells: Sequence[Cell], executor: Executor) -> None:
-    """Set the records of failed runs aside, so that they happen again."""
+    """Set the records of failed runs aside, so that they happen again; not of those that another process works on again already."""
     for cell in cells:
         if cell.place.store.status(cell.planned.spec) not in (None, "done"):
-            executor.reopen(cell)
+            with suppress(BusyError):
+                executor.reopen(cell)
 
 
 def outlook(cells: Sequence[Cell]) -> list[dict[str, Any]]:

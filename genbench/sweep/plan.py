@@ -86,6 +86,10 @@ class Sweep(BaseModel):
             for name in tables:
                 if name not in self.models:
                     raise ValueError(str(unknown("model", name, self.models)).replace("installed:", f"{kind} is for one of:"))
+        for name, lists in self.grid.items():
+            for key, values in lists.items():
+                if not values:
+                    raise ValueError(f"grid.{name}.{key} = [] leaves no run; list the values to try, or leave it out")
         both = sorted(set(self.grid) & set(self.random))
         if both:
             raise ValueError(f"{both[0]} has a grid and random draws; give it one of them")

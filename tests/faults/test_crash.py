@@ -14,14 +14,17 @@ import pytest
 import torch
 
 from genbench import lease, records, resume
+from genbench import run as runs
 from genbench.budget import Budget, Meter
 from genbench.datasets.resident import TrainingBatches
 from genbench.errors import GenbenchError
 from genbench.lease import BusyError
 from genbench.model import ImageSpec, Optimizers
 from genbench.records import Store, read_record, write_atomic, write_once
-from genbench.sweep.cell import Cell
+from genbench.sweep import night
+from genbench.sweep.cell import Cell, Wishes
 from genbench.sweep.cell import attempt as attempt_under_lease
+from genbench.sweep.local import LocalExecutor
 from tests.faults.conftest import TRACK, no_children_left
 from tests.test_records import make_record
 from tests.toys import Autoencoder, make_data
@@ -294,6 +297,86 @@ def test_a_run_that_somebody_finished_meanwhile_is_not_run_again(attempt):
     assert attempt_under_lease(cell, None, lambda event: None, never) == record
     with lease.held(cell.folder), pytest.raises(BusyError):
         attempt_under_lease(cell, None, lambda event: None, never)
+
+
+MOMENTS = {
+    "training": lambda event, kept: event["kind"] == "tick",
+    "training over": lambda event, kept: event["kind"] == "keep",
+    "sampling": lambda event, kept: event.get("stage") == "sample",
+    "scoring": lambda event, kept: event.get("stage") == "score",
+    "about to commit": lambda event, kept: kept == 2,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_was_taken_over_from_a_stopped_process_is_left_to_the_other(attempt, moment):
+    kept, taken = [], []
+
+    def take_over(event):
+        kept.extend([event] * (event["kind"] == "keep"))
+        if not taken and MOMENTS[moment](event, len(kept)):
+            (attempt.folder / lease.NAME).write_text(json.dumps({"token": "theirs", "host": "elsewhere", "pid": 1}))
+            taken.extend(path.name for path in attempt.folder.iterdir())
+
+    track = TRACK.model_copy(update={"budget": "20s", "curve": ()}) if moment == "training" else TRACK
+    with pytest.raises(BusyError):
+        attempt("def misbehave(self):\n    time.sleep(0.005)", track=track, leased=True, on_event=take_over)
+    assert no_children_left()
+    assert json.loads((attempt.folder / lease.NAME).read_text())["token"] == "theirs"
+    assert not (attempt.folder / "record.json").exists()
+    assert (attempt.folder / "attempts" / "1" / "clock").exists()  # what the other charges, should it have begun later
+    # nothing came after, but for what the stage in hand leaves
+    left = {"sampling": {"samples.npz", "grid.png"}, "scoring": set(), "about to commit": {"curve.csv"}}.get(moment, {"state"})
+    assert {path.name for path in attempt.folder.iterdir()} - set(taken) <= left
+
+
+def test_of_two_that_finish_a_run_the_record_of_the_first_is_returned(attempt):
+    first = []
+
+    def finish_before(event):
+        if event["kind"] == "keep" and (attempt.folder / "curve.csv").exists():
+            first.append(make_record(status="error").model_copy(update={"spec": attempt.planned.spec, "reason": "theirs"}))
+            attempt.store.commit(first[0])
+
+    record = attempt(on_event=finish_before)
+    assert [record] == first
+    assert attempt.store.get(attempt.planned.spec) == record
+    assert not (attempt.folder / "state").exists()
+
+
+def test_a_failed_run_is_set_aside_under_its_lease_and_only_while_it_is_failed(attempt, tmp_path):
+    record = attempt("def misbehave(self):\n    raise ValueError")
+    spec, store = attempt.planned.spec, attempt.store
+    executor = LocalExecutor(Wishes(tmp_path / "results"), None)
+    with lease.held(attempt.folder):
+        with pytest.raises(BusyError):
+            runs.retry(attempt.planned, store)
+        night.reopen_failed([attempt.cell], executor)  # a sweep goes on with the others
+        assert store.get(spec) == record
+    night.reopen_failed([attempt.cell], executor)
+    assert store.get(spec) is None
+    assert read_record(attempt.folder / "attempts" / "1" / "failed.json") == record
+    runs.retry(attempt.planned, store)  # another was faster and runs it
+    done = record.model_copy(update={"status": "done", "reason": ""})
+    store.commit(done)
+    runs.retry(attempt.planned, store)  # and has finished it
+    assert store.get(spec) == done
+    assert not (attempt.folder / lease.NAME).exists()
+
+
+def test_retrying_what_another_process_works_on_is_one_line(attempt, tmp_path):
+    record = attempt("def misbehave(self):\n    raise ValueError")
+    (tmp_path / "tiny.toml").write_text(
+        'dataset = "digits"\nsize = 8\nbudget = "12steps"\nnum_samples = 60\nextractor = "digits-cnn"\n'
+        'curve = [0.5, 1.0]\ncurve_samples = 20\nmetrics = ["fid"]\ngrace = 2.0\n'
+    )
+    command = [sys.executable, "-m", "genbench", "run", "mine.py:Mine", "--track", "tiny.toml", "--device", "cpu", "--threads", "1"]
+    with lease.held(attempt.folder):
+        refused = subprocess.run([*command, "--retry-failed"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 2, refused.stderr
+    assert "another process works on Mine seed 0" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert attempt.store.get(record.spec) == record
 
 
 def test_ctrl_c_while_a_state_is_written_leaves_a_whole_one(attempt):

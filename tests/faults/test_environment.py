@@ -1,8 +1,10 @@
 """A machine that does not play along: no room on the disk, no cache, wrong clocks, files that are not what their names say."""
 
+import hashlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -112,6 +114,59 @@ def test_results_that_cannot_be_written_are_refused_before_any_compute(home):
     assert ended.returncode == 2
     assert "--results DIR" in ended.stderr
     assert time.monotonic() - begun < 60
+
+
+# ---- another torch --------------------------------------------------------------------------------------------------------
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def interrupted(home):
+    """A run that Ctrl-C has interrupted in the middle of its training -> its folder."""
+    command = [sys.executable, "-m", "genbench", "run", "./mine.py:Mine", "--track", "tiny.toml", "--device", "cpu", "--threads", "1"]
+    process = subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(any(path.read_bytes()) for path in (home / "results").rglob("clock")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    (attempts,) = (home / "results").rglob("attempts")
+    return attempts.parent
+
+
+def test_a_run_that_was_begun_under_another_torch_is_left_as_it_is_and_goes_on_there(home):
+    (home / "tiny.toml").write_text(TINY.format(budget="1500steps"))
+    folder = interrupted(home)
+    told = {path: path.read_bytes() for path in folder.rglob("state.json")}
+    assert told
+    for path, content in told.items():
+        said = json.loads(content.partition(b"\n")[2])
+        body = json.dumps(said | {"made": said["made"] | {"torch": "0.1"}}).encode()
+        path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    before = contents(folder)
+
+    refused = run(home)
+    assert refused.returncode == 2, refused.stderr
+    assert "Mine seed 0 was begun with torch 0.1; here it is torch " in refused.stderr
+    assert ": go on there, or delete results/runs/tiny/Mine/0-" in refused.stderr
+    assert contents(folder) == before
+
+    (home / "night.toml").write_text('models = ["./mine.py:Mine"]\ntracks = ["tiny.toml"]\nseeds = 2\n')
+    night = genbench(home, "sweep", "night.toml", "--device", "cpu", "--threads", "1", stdout=subprocess.PIPE)
+    assert night.returncode == 1, night.stderr
+    assert "skipped: Mine seed 0 was begun with torch 0.1" in night.stdout
+    assert "1 done, 1 to come" in night.stdout
+    assert "; 1 skipped" in night.stdout
+    assert contents(folder) == before
+
+    for path, content in told.items():
+        path.write_bytes(content)
+    assert run(home).returncode == 0
+    record = next(record for record in Store(home / "results") if record.spec.seed == 0)
+    assert (record.status, record.spent.attempts, record.spent.steps) == ("done", 2, 1500)
 
 
 # ---- clocks ---------------------------------------------------------------------------------------------------------------

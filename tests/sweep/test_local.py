@@ -11,7 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from genbench import machine
+from genbench import run as runs
+from genbench.errors import GenbenchError
+from genbench.jobs import Checked
 from genbench.records import Store
+from genbench.sweep.cell import Wishes
+from genbench.sweep.local import LocalExecutor
+from genbench.track import Track
 
 MODELS = '''
 import os, signal, time
@@ -271,3 +278,62 @@ def test_a_users_mistake_is_one_line(home, arguments, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ---- what a run gets of the machine --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shares(tmp_path, monkeypatch):
+    """Places and devices of a sweep on a machine of 16 cores, 1000 bytes for a run alone, and GPUs of these names."""
+    asked = []
+
+    def of(gpus=(), **wishes):
+        def check(track, supervisor, *, results, device, threads, weights, devices):
+            asked.append(device)
+            found = "cuda" if gpus and device == "auto" else device if gpus else "cpu"
+            name = gpus[int(found.partition(":")[2] or 0)] if gpus else "a processor"
+            checked = Checked(
+                device=found, device_class=name if gpus else f"cpu-{threads}", device_name=name, num_devices=len(gpus) or 1, channels=1,
+                num_train=1, num_holdout=1, num_test=1, num_classes=10, torch="2", packages={},
+            )  # fmt: skip
+            return runs.Place(Store(results), checked, threads, weights, 1000, devices)
+
+        monkeypatch.setattr(runs, "check", check)
+        monkeypatch.setattr(machine, "cores", lambda: 16)
+        executor = LocalExecutor(Wishes(tmp_path, **wishes), None)
+        track = Track(name="tiny", dataset="digits", size=8, budget="5steps", num_samples=50, extractor="digits-cnn")
+        places = executor.places([track, track], [])
+        return places, executor._devices
+
+    of.asked = asked
+    return of
+
+
+def test_runs_at_once_share_memory_and_threads(shares):
+    places, devices = shares(jobs=4)
+    assert devices == ["cpu"] * 4
+    assert [(place.memory, place.threads, place.checked.device_class) for place in places] == [(250, 4, "cpu-4")] * 2
+    places, _ = shares()
+    assert (places[0].memory, places[0].threads) == (1000, 16)
+    places, devices = shares(["A", "A", "A"], jobs=2)
+    assert devices == ["cuda:0", "cuda:1", "cuda:2"] * 2
+    assert [place.threads for place in places] == [2, 2]
+    assert shares(["A", "A", "A"], threads=7)[0][0].threads == 7
+
+
+def test_runs_share_only_gpus_that_are_called_as_the_first(shares, caplog):
+    places, devices = shares(["A", "A", "B", "A"])
+    assert devices == ["cuda:0", "cuda:1", "cuda:3"]
+    assert places[0].threads == 5
+    (said,) = caplog.messages
+    assert "GPUs of one kind, A; not on cuda:2 (B)" in said
+    assert shares(["A", "A", "B", "A", "A", "A"], devices=2)[1] == ["cuda:0", "cuda:4"]
+    with pytest.raises(GenbenchError, match="of the GPUs A, B no 2 side by side are the same"):
+        shares(["A", "B"], devices=2)
+    caplog.clear()
+    shares.asked.clear()
+    assert shares(["A", "B"], device="cuda:1")[1] == ["cuda:1"]
+    assert shares.asked == ["cuda:1"] * 2  # one was asked for: nothing to compare
+    assert shares(["A", "A"])[1] == ["cuda:0", "cuda:1"]
+    assert caplog.messages == []

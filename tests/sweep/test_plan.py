@@ -66,6 +66,7 @@ HEAD = 'models = ["a", "b"]\ntracks = ["tiny"]\n'
         (HEAD + 'budget = "nan s"\n', "finite"),
         (HEAD + "[grid.c]\nlr = [1]\n", "unknown model 'c'"),
         (HEAD + "[grid.a]\nlr = 1e-3\n", r"grid\.a\.lr"),
+        (HEAD + "[grid.a]\nwidth = [4]\nlr = []\n", r"grid\.a\.lr = \[\] leaves no run"),
         (HEAD + "[grid.a]\nlr = [1e-3]\n[random.a]\nconfigurations = 1\n", "a has a grid and random draws"),
     ],
 )
