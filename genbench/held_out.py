@@ -41,13 +41,15 @@ def prior(model: nn.Module) -> str:
 
 
 def consult(
-    model: nn.Module, test: Split, seed: int, device: torch.device, *, most: int = 500, k: int = 50
+    model: nn.Module, test: Split, seed: int, device: torch.device, *, most: int = 500, k: int = 50,
+    on_chunk: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """Ask a model about a random subset of at most `most` test images -> arrays for `as_evidence`; empty where no method of it answers.
 
     `k` weights an image. 500 images and 50 weights bound the cost: 25 000 decoded images, 6 s of `conv-vae` at 3 x 32 x 32 on two cores.
     Images of a continuous density are dequantised for `log_weights`: level k becomes 2 (k + u) / 256 - 1, u uniform in [0, 1). A method
-    that takes `labels` gets theirs. One that raises or answers in another form is noted, and costs only its own measures.
+    that takes `labels` gets theirs. One that raises or answers in another form is noted, and costs only its own measures. `on_chunk` is
+    called after every 100 images.
     """
     methods = {name: getattr(model, name) for name in METHODS if callable(getattr(model, name, None))}
     if not methods or len(test) == 0:
@@ -61,7 +63,10 @@ def consult(
     found["prior"] = np.array(prior(model))
     for name, method in methods.items():
         try:
-            answers = list(_answers(name, method, images, labels, kind, seed, device, model, k))
+            answers = []
+            for answer in _answers(name, method, images, labels, kind, seed, device, model, k):
+                answers.append(answer)
+                on_chunk()
             found[name] = np.concatenate(answers, axis=1 if name == "log_weights" else 0)
         except GenbenchError as error:
             found[f"problem {name}"] = np.array(str(error))
@@ -70,10 +75,12 @@ def consult(
     return found
 
 
-def holdout_nll(model: nn.Module, holdout: Split, seed: int, device: torch.device) -> float:
+def holdout_nll(
+    model: nn.Module, holdout: Split, seed: int, device: torch.device, on_chunk: Callable[[], None] = lambda: None
+) -> float:  # fmt: skip
     """Minus the importance-weighted bound (k = 50) averaged over at most 500 holdout images: nats of black and white images, else bits
     per dimension; lower is better, NaN where the model says nothing."""
-    found = consult(model, holdout, seed, device)
+    found = consult(model, holdout, seed, device, on_chunk=on_chunk)
     if "log_weights" not in found:
         return math.nan
     bound = next(m for m in bounds(as_evidence(found, holdout)) if m.name.startswith("iwae"))

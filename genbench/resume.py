@@ -43,31 +43,33 @@ LEAST = 0.5
 """Seconds between two states, at least."""
 COST = 0.01
 """Share of the time that saving may take, unless more than `MOST_LOST` would be at stake."""
+CPU = torch.device("cpu")
 Drawn = Sequence[NDArray[np.uint8]]
 
 
 def save(
     folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, points: Sequence[Point], drawn: Drawn,
-    others: Mapping[str, Tensor] = MappingProxyType({}), devices: int = 1,
+    others: Mapping[str, Tensor] = MappingProxyType({}), devices: int = 1, device: torch.device = CPU,
 ) -> None:  # fmt: skip
     """Write the state between two steps as ``<folder>/<steps>``: new beside the old, flushed, renamed, read back, and only then pruned.
 
-    Where the run has several `devices`, `others` are the states of the other ranks' generators (`genbench.ranks`): all else is the same.
+    `device` is this process's own. Where the run has several `devices`, `others` are the states of the other ranks' generators
+    (`genbench.ranks`): all else is the same.
     """
     tensors: dict[str, Tensor] = {}
     weights, extra = model_state(model)
     tensors |= {f"model/{name}": value for name, value in weights.items()}
     told = {name: _plain(optimizer.torch.state_dict(), f"optimizer/{name}", tensors) for name, optimizer in optimizers.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors |= {f"rng/cuda/{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    if device.type == "cuda":  # under no number: the run may go on on another GPU
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
     numpy_name, numpy_keys, *numpy_rest = np.random.get_state(legacy=True)
     tensors["rng/numpy"] = torch.from_numpy(np.asarray(numpy_keys).astype(np.int64))
     tensors |= others
     tensors |= {f"curve/{index}": torch.from_numpy(images) for index, images in enumerate(drawn)}
     content = save_tensors(tensors)
     state = {
-        "tensors": hashlib.sha256(content).hexdigest(), "made": _surroundings(devices),
+        "tensors": hashlib.sha256(content).hexdigest(), "made": _surroundings(device, devices),
         "extra": extra, "optimizers": told, "drawn": batches.drawn, "ledger": asdict(meter.ledger()),
         "points": [asdict(point) for point in points], "curve": len(drawn),
         "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]], "numpy": [numpy_name, *numpy_rest],
@@ -93,19 +95,22 @@ def saved(folder: Path) -> list[Path]:
 
 
 def restore(
-    folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, rank: int = 0, devices: int = 1
-) -> tuple[list[Point], list[NDArray[np.uint8]]] | None:
+    folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, rank: int = 0, devices: int = 1,
+    device: torch.device = CPU,
+) -> tuple[list[Point], list[NDArray[np.uint8]]] | None:  # fmt: skip
     """Bring freshly built objects to the newest whole state -> (the curve so far, its images); None, and nothing changed, without one.
 
-    Raises GenbenchError where that state was made with other threads or another torch: it would go on, but not with the same bits.
+    Raises GenbenchError where that state was made with another torch, or on a CPU with other threads: it would go on, but not with the
+    same bits. A run sees that before it comes here (`genbench.run`).
     """
     found = next(filter(None, map(_read, saved(folder))), None)
     if found is None:
         return None
     state, tensors = found
-    if state["made"] != _surroundings(devices):
+    here = _surroundings(device, devices)
+    if state["made"] != here:
         was = ", ".join(f"{name} {value}" for name, value in state["made"].items())
-        now = ", ".join(f"{name} {value}" for name, value in _surroundings(devices).items())
+        now = ", ".join(f"{name} {value}" for name, value in here.items())
         raise GenbenchError(f"this run was begun with {was}; here it is {now}: go on there, or delete its folder to begin anew")
     load_model(model, {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}, state["extra"])
     for name, optimizer in optimizers.items():
@@ -117,16 +122,10 @@ def restore(
     random.setstate((version, tuple(words), gauss))
     name, *rest = state["numpy"]
     np.random.set_state((name, tensors["rng/numpy"].numpy().astype(np.uint32), *rest))
-    if rank:
-        torch.set_rng_state(tensors[f"rng/{rank}/cpu"])
-        if f"rng/{rank}/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])  # of this rank's device
-    else:
-        if torch.cuda.is_available():
-            for index in range(torch.cuda.device_count()):
-                with contextlib.suppress(KeyError):
-                    torch.cuda.set_rng_state(tensors[f"rng/cuda/{index}"], index)
-        torch.set_rng_state(tensors["rng/cpu"])
+    whose = f"rng/{rank}" if rank else "rng"
+    torch.set_rng_state(tensors[f"{whose}/cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors[f"{whose}/cuda"], device)
     return [Point(**point) for point in state["points"]], [tensors[f"curve/{index}"].numpy() for index in range(state["curve"])]
 
 
@@ -151,10 +150,11 @@ class Cadence:
         self._cost = self._last - started
 
 
-def _surroundings(devices: int) -> dict[str, Any]:
-    """What bits depend on beside the state itself; memory layout is the harness's own choice."""
+def _surroundings(device: torch.device, devices: int) -> dict[str, Any]:
+    """What bits depend on beside the state itself, which threads are on a CPU; memory layout is the harness's own choice."""
+    threads = {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
     several = {"devices": devices} if devices > 1 else {}
-    return {"threads": torch.get_num_threads(), "torch": str(torch.__version__), **several}
+    return {**threads, "torch": str(torch.__version__), **several}
 
 
 def _sealed(state: dict[str, Any]) -> bytes:

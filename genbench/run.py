@@ -187,8 +187,8 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         return failed(outcome)
     scored = Scored.model_validate(outcome.result)
     flags = tuple(dict.fromkeys((*trained.flags, *sampled.flags, *scored.flags)))
-    fids = (*scored.curve, *[None] * (len(trained.curve) - len(scored.curve)))
-    curve = tuple(point.model_copy(update={"fid": fid}) for point, fid in zip(trained.curve, fids, strict=True))
+    fids = (*scored.curve, *[None] * (len(trained.curve) - len(scored.curve)))  # not all where the time for them was over
+    curve = tuple(point.model_copy(update={"fid": fid}) for point, fid in zip(trained.curve, fids, strict=False))
     draft |= {"scores": scored.scores, "curve": curve, "flags": flags, "extractor_accuracy": scored.extractor_accuracy}
     on_event(KEEP)
     write_atomic(folder / "curve.csv", curve_csv(curve))

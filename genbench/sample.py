@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -56,11 +56,12 @@ def balanced_labels(classes: int, n: int, seed: int) -> NDArray[np.int64]:
 
 def draw(
     model: nn.Module, n: int, seed: int, image: ImageSpec, *,
-    labels: NDArray[np.int64] | None = None, stream_name: str = "sampling", chunk: int = CHUNK,
+    labels: NDArray[np.int64] | None = None, stream_name: str = "sampling", chunk: int = CHUNK, on_chunk: Callable[[], None] = lambda: None,
 ) -> Samples:  # fmt: skip
     """Draw n images under ``eval()`` and ``inference_mode``; the RNG is seeded per (seed, chunk) and restored.
 
-    `labels` (n,) are those asked of a conditional model. Raises GenbenchError naming what is wrong with the model's output.
+    `labels` (n,) are those asked of a conditional model; `on_chunk` is called after each chunk. Raises GenbenchError naming what is
+    wrong with the model's output.
     """
     parts: list[NDArray[np.uint8]] = []
     outside = 0
@@ -73,6 +74,7 @@ def draw(
             _check(images, count, image)
             outside += int((images.abs() > 1 + 1 / 255).sum())
             parts.append(quantise(images).cpu().contiguous().numpy())
+            on_chunk()
     stacked = np.concatenate(parts)
     return Samples(stacked, outside / stacked.size, labels)
 
@@ -111,9 +113,12 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextmanager
 def sampling(model: nn.Module) -> Iterator[None]:
-    """Context in which samples are drawn: eval mode, no gradients, training mode and RNG restored afterwards."""
-    training = model.training
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    """Context in which samples are drawn: eval mode, no gradients, training mode and RNG restored afterwards.
+
+    Of GPUs' generators it keeps that of the model's own: to ask any starts CUDA, which a run on a CPU has no memory for.
+    """
+    training, device = model.training, _device(model)
+    devices = [device] if device.type == "cuda" else []
     model.eval()
     try:
         with torch.random.fork_rng(devices), torch.inference_mode():

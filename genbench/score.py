@@ -108,7 +108,7 @@ class Scorer:
         self._check(images)
         if len(images) < 2:
             raise GenbenchError(f"FID needs at least 2 images, got {len(images)}")
-        streamed = moments(features for features, _ in extract(self.extractor, images, self.device))
+        streamed = moments(features for features, _ in self._see("the curve")(images))
         return Gaussian.of(*streamed[:2]).distance(self._gaussian)
 
     @cached_property

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,7 @@ _NO_TRAINING = "sample() and its like must not train, nor may a thread"
 
 
 class Send(Protocol):
-    """How a stage speaks to the supervisor: ``send("tick", progress=0.5)``."""
+    """How a stage speaks to the supervisor: ``send("tick", progress=0.5)``. Where it trains nothing, ``alive`` says that it gets on."""
 
     def __call__(self, kind: str, **content: Any) -> None:
         """One message of JSON values."""
@@ -113,14 +114,14 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     watch.look()
     torch.manual_seed(stream(spec.seed, f"train/{rank.number}" if rank.number else "train"))
     state = job.folder / "state"
-    earlier, drawn = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of) or ([], [])
+    earlier, drawn = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of, device) or ([], [])
     watch.seeded()
 
     def keep(points: Sequence[Point]) -> None:
         team.align(model, trained)
         others = team.randomness()
         if first:
-            resume.save(state, model, optimizers, batches, meter, points, drawn, others, rank.of)
+            resume.save(state, model, optimizers, batches, meter, points, drawn, others, rank.of, device)
 
     def save(points: Sequence[Point]) -> None:
         send("pause")
@@ -149,8 +150,11 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
         before = checkpoint.state_digest(model)
         if track.curve_samples:
             n = min(track.curve_samples, track.num_samples, _available(model))
-            drawn.append(draw(model, n, spec.seed, image, labels=_labels(model, data, n, spec.seed, "curve"), stream_name="curve").images)
-        measured = {HOLDOUT_NLL: holdout_nll(model, data.holdout, spec.seed, device)} if track.ranks_by_likelihood else {}
+            labels = _labels(model, data, n, spec.seed, "curve")
+            drawn.append(draw(model, n, spec.seed, image, labels=labels, stream_name="curve", on_chunk=partial(send, "alive")).images)
+        measured = {}
+        if track.ranks_by_likelihood:
+            measured[HOLDOUT_NLL] = holdout_nll(model, data.holdout, spec.seed, device, on_chunk=partial(send, "alive"))
         if checkpoint.state_digest(model) != before:
             raise GenbenchError(f"the model's parameters or buffers changed while its clock stood still; {_NO_TRAINING}")
         send("tick", phase="curve", devices=rank.of, **asdict(point) | {"losses": {**point.losses, **measured}})
@@ -220,18 +224,21 @@ def sample(job: Job, send: Send) -> Sampled:
     model = model.to(device, memory_format=torch.channels_last).requires_grad_(False)
     before = checkpoint.state_digest(model)
     n = min(job.spec.track.num_samples, _available(model))
-    samples = draw(model, n, seed, image, labels=_labels(model, data, n, seed))
+    alive = partial(send, "alive")
+    samples = draw(model, n, seed, image, labels=_labels(model, data, n, seed), on_chunk=alive)
     arrays: dict[str, Any] = {"images": samples.images}
     flags = []
     if samples.labels is not None:
-        asked = draw(model, n, seed, image, labels=balanced_labels(image.num_classes, n, seed), stream_name="asked")
+        asked = draw(model, n, seed, image, labels=balanced_labels(image.num_classes, n, seed), stream_name="asked", on_chunk=alive)
         arrays |= {"labels": samples.labels, "asked": asked.images, "asked_labels": asked.labels}
         flags.append("conditional")
     speed = throughput.sampling_throughput(model, synchronize=throughput.synchronizer(device), labels=samples.labels)
     peak = throughput.peak_bytes(device)
     track = job.spec.track
     asking = "model" in _needs(track)
-    said = consult(model, data.test, seed, device, most=track.held_out_images, k=track.importance_samples) if asking else {}
+    said: dict[str, Any] = {}
+    if asking:
+        said = consult(model, data.test, seed, device, most=track.held_out_images, k=track.importance_samples, on_chunk=alive)
     label = None if samples.labels is None else int(samples.labels[0])
     stored = job.spec.model.family == "control" or hasattr(model, "num_available")
     seeds = heeds_its_seed(model, min(FEW, n), seed, image, label=label, stored=stored)
@@ -270,7 +277,11 @@ def score(job: Job, send: Send) -> Scored:
     extractor = catalogue.extractor(track.extractor).spec
     metrics = [catalogue.metric(name).spec for name in track.metrics]
     reference, device, seed = split_of(data, track.reference), torch.device(job.device), stream(job.spec.seed, "metrics")
-    scorer = Scorer(reference, extractor, metrics, device=device, weights=job.weights, cache=job.cache)
+
+    def alive(step: str, done: int, total: int) -> None:
+        send("alive")
+
+    scorer = Scorer(reference, extractor, metrics, device=device, weights=job.weights, cache=job.cache, show=alive)
     found = _load_npz(job.folder / "samples.npz")
     images = found["images"]
     asked = Split(found["asked"], found["asked_labels"]) if "asked" in found else None
@@ -283,7 +294,8 @@ def score(job: Job, send: Send) -> Scored:
         curve = tuple(scorer.fid(part) for part in drawn["images"])
     flags = scorer.flags(images) + alarms({s.name: s.value for s in scores}, {s.name: s.floor for s in scores})
     for name in track.beside:
-        witness = Scorer(reference, catalogue.extractor(name).spec, [catalogue.metric("fid").spec], device=device, cache=job.cache)
+        fid = [catalogue.metric("fid").spec]
+        witness = Scorer(reference, catalogue.extractor(name).spec, fid, device=device, cache=job.cache, show=alive)
         scores += [score for score in witness.score(images, seed) if score.name == "fid"]
     return Scored(scores=tuple(scores), curve=curve, flags=tuple(flags), extractor_accuracy=extractor.accuracy)
 

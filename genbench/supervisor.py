@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import multiprocessing
 import os
 import signal
@@ -11,24 +11,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from genbench import child
 from genbench.deathsig import adopt_orphans, children, end_orphans
+from genbench.inbox import Inbox, flaw, is_tick, printable
 from genbench.jobs import Check, Job, Stage
 
 POLL = 0.1
-TERM_GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL."""
+SAVE_GRACE = 60.0
+"""Seconds that an interrupted training has to end its step, or a point of its curve, and to save itself."""
+DYING = 5.0
+"""Seconds in which a process is gone that was killed, or asked to end where there is nothing to save."""
 STAGE_LIMIT = 1800.0
-"""Seconds a stage may go on without a word while its training clock stands still (data, sampling, scoring)."""
+"""Seconds a stage may go on without a word: sampling and scoring say after each part that they get on."""
+AWAY = 1.0
+"""Seconds between two looks at a channel from which on we were away: stopped by Ctrl-Z, or held up by a disk."""
+CATCH_UP = 5.0
+"""Seconds, once back, in which no deadline counts before everything that waits is read."""
 LOG_LINES = 20
-MESSAGE_LIMIT = 16 << 20
 LOG_LIMIT = 16 << 20
 """Bytes of a stage's log; a longer one loses its beginning."""
 LOG_KEPT = 64 << 10
+_FOREIGN = "something that no stage says came through its channel"
 _STARTING = threading.Lock()
 """Starting a child hides the caller's ``__main__`` for a moment: one thread at a time."""
 
@@ -92,53 +98,72 @@ class Supervisor:
         with _STARTING, _plain_main():
             process.start()
         sender.close()
+        inbox = Inbox(receiver)
         try:
-            outcome = _follow(process, receiver, limit, on_message, log, self._interrupted)
+            outcome = _follow(process, inbox, stage, limit, on_message, log, self._interrupted)
         except KeyboardInterrupt:
-            _end(process, TERM_GRACE, self._killed)
+            _let_end(process, inbox, SAVE_GRACE if stage == "train" else DYING, self._killed)
             return Outcome("interrupted", "interrupted by the user", log_tail=_tail(log))
         finally:
-            _end(process, 0.0)
+            _kill(process)
             receiver.close()
             end_orphans(known)
         return outcome if outcome.status == "done" else replace(outcome, log_tail=_tail(log))
 
 
 def _follow(
-    process: Any, receiver: Connection, limit: float | None, on_message: Callable[[dict[str, Any]], None], log: Path,
+    process: Any, inbox: Inbox, stage: Stage, limit: float | None, on_message: Callable[[dict[str, Any]], None], log: Path,
     interrupted: threading.Event,
 ) -> Outcome:  # fmt: skip
-    """Read messages until the result, the child's death or a deadline; keep the log small."""
-    trained, resumed, heard = 0.0, None, time.monotonic()
+    """Read messages until the result, the child's death or a deadline; keep the log small.
+
+    What waits when we come back from being away came at some time meanwhile: of that the run is charged as little as may be.
+    """
+    trained, resumed, away = 0.0, None, None
+    heard = back = now = time.monotonic()
     while True:
         _cut(log)
         if interrupted.is_set():
             raise KeyboardInterrupt
-        if receiver.poll(POLL):
-            try:
-                message = json.loads(receiver.recv_bytes(MESSAGE_LIMIT))
-            except (EOFError, OSError, ValueError):
-                process.join(1.0)
-                return _death(process.exitcode)
-            heard = time.monotonic()
-            match message:
-                case {"kind": "started", "spent": float(spent)}:
-                    trained = spent
-                case {"kind": "resume"}:
-                    resumed = heard
-                case {"kind": "pause"}:
-                    trained, resumed = trained + (heard - resumed if resumed is not None else 0.0), None
-                case {"kind": "result", "value": dict(value)}:
-                    return Outcome("done", result=value, trained=trained)
-                case {"kind": "failed", "status": "oom" | "error" as status, "reason": str(reason)}:
-                    return Outcome(status, reason, crashed=message.get("crashed") is True)
-                case {"kind": "tick"} if _whole(message):
-                    on_message(message)
-                case _:
-                    return Outcome("error", "something that no stage says came through its channel")
-        elif not process.is_alive() and not receiver.poll(0):
+        try:
+            message = inbox.take(POLL)
+            now, before = time.monotonic(), now
+            if now - before > AWAY:
+                away, back = (before, now) if away is None else (away, back)
+                message = inbox.take(0) if message is None else message
+        except EOFError:
+            process.join(1.0)
             return _death(process.exitcode)
-        now = time.monotonic()
+        except ValueError:
+            return Outcome("error", _FOREIGN)
+        if message is None or now - back > CATCH_UP:
+            away = None
+        if message is not None:
+            heard = now
+        elif not process.is_alive() and not inbox.waiting:
+            return _death(process.exitcode)
+        match message:
+            case None | {"kind": "alive"}:
+                pass
+            case {"kind": "started", "spent": float(spent)} if 0 <= spent < math.inf:
+                trained = spent
+            case {"kind": "resume"}:
+                resumed = now if resumed is None else resumed
+            case {"kind": "pause"}:
+                trained += 0.0 if resumed is None else max(0.0, (now if away is None else away) - resumed)
+                resumed = None
+            case {"kind": "result", "value": dict(value)}:
+                if wrong := flaw(stage, value):
+                    return Outcome("error", f"what came through its channel as its result is none: {wrong}")
+                return Outcome("done", result=value, trained=trained)
+            case {"kind": "failed", "status": "oom" | "error" as status, "reason": str(reason)}:
+                return Outcome(status, printable(reason, 1000), crashed=message.get("crashed") is True)
+            case {"kind": "tick"} if is_tick(message):
+                on_message(message)
+            case _:
+                return Outcome("error", _FOREIGN)
+        if away is not None:
+            continue
         clock = trained + (now - resumed if resumed is not None else 0.0)
         if limit is not None and resumed is not None and clock > limit:
             return Outcome("timeout", f"still training {clock:.0f} s after its clock started; budget and grace are {limit:.0f} s")
@@ -146,26 +171,23 @@ def _follow(
             return Outcome("timeout", f"gave no sign for {STAGE_LIMIT:.0f} s")
 
 
-def _whole(tick: dict[str, Any]) -> bool:
-    """Whether a tick says all that listeners read in it, in numbers: a plugin can write into the channel, too."""
-    numbers = [tick.get(name) for name in ("progress", "seconds", "steps", "images", "rate")]
-    losses = tick.get("losses")
-    return isinstance(losses, dict) and all(isinstance(number, (int, float)) for number in (*numbers, *losses.values()))
+def _let_end(process: Any, inbox: Inbox, grace: float, at_once: threading.Event) -> None:
+    """SIGTERM, and `grace` seconds, unless `at_once` is set meanwhile. What is said in them is dropped: a full channel would block."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while process.is_alive() and time.monotonic() < deadline and not at_once.is_set():
+        if not inbox.drop(POLL):
+            process.join(POLL)
 
 
-def _end(process: Any, grace: float, at_once: threading.Event | None = None) -> None:
-    """SIGTERM, `grace` seconds (unless `at_once` is set meanwhile), then SIGKILL to the child's whole process group."""
+def _kill(process: Any) -> None:
+    """SIGKILL to the child's whole process group."""
     if process.pid is None:
         return
-    if grace and process.is_alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        while process.is_alive() and time.monotonic() < deadline and not (at_once and at_once.is_set()):
-            process.join(0.1)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.join(TERM_GRACE)
+    process.join(DYING)
 
 
 def _death(exitcode: int | None) -> Outcome:
@@ -195,7 +217,7 @@ def _tail(log: Path) -> tuple[str, ...]:
     with contextlib.suppress(OSError), open(log, "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
         lines = file.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
-        return tuple("".join(c for c in line if c.isprintable())[:300] for line in lines)
+        return tuple(printable(line, 300) for line in lines)
     return ()
 
 

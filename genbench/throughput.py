@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter  # this one, whatever a plugin puts in its place
 
 import numpy as np
@@ -97,5 +98,5 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:
-    """The call that waits for `device`; nothing to wait for on a CPU."""
-    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    """The call that waits for `device`, whichever is the current one; nothing to wait for on a CPU."""
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None

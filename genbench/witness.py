@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from pathlib import Path
@@ -36,11 +37,12 @@ class Witness:
 
 
 def noted(attempt: Path) -> Noted | None:
-    """What the training of this attempt noted last; None where it never began."""
+    """What the training of this attempt noted last; None where it never began, or where a plugin wrote what no training notes."""
     try:
-        return Noted(*_FORM.unpack((attempt / NAME).read_bytes()))
+        found = Noted(*_FORM.unpack((attempt / NAME).read_bytes()))
     except (OSError, struct.error):
         return None
+    return found if math.isfinite(found.seconds) and min(found) >= 0 else None
 
 
 def undone(attempt: Path, restored: float) -> float:

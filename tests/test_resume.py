@@ -1,5 +1,6 @@
 """A training that is saved, rebuilt in fresh objects and continued gives the bits of one that never stopped."""
 
+import math
 import subprocess
 import sys
 import time
@@ -150,6 +151,48 @@ def test_other_threads_are_refused(tmp_path):
         torch.set_num_threads(before)
 
 
+def test_a_gpus_generator_goes_on_on_another_gpu(tmp_path, monkeypatch):
+    """No GPU is needed: there are said to be some, and their generators are kept here."""
+    states = {0: torch.tensor([9], dtype=torch.uint8), 2: torch.tensor([7], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device.index])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device.index: state}))
+    resume.save(tmp_path, *built("adam", 5), [], [], device=torch.device("cuda:2"))
+    assert resume.restore(tmp_path, *built("adam", 5), device=torch.device("cuda:0")) is not None
+    assert states[0].tolist() == [7]
+    others = {"rng/1/cpu": torch.get_rng_state(), "rng/1/cuda": torch.tensor([5], dtype=torch.uint8)}
+    resume.save(tmp_path, *built("adam", 5), [], [], others, 2, torch.device("cuda:0"))
+    assert resume.restore(tmp_path, *built("adam", 5), 1, 2, torch.device("cuda:3")) is not None
+    assert (states[3].tolist(), states[0].tolist()) == ([5], [7])
+
+
+def test_a_run_on_a_cpu_asks_no_gpu(tmp_path, monkeypatch):
+    """Whoever asks a GPU starts CUDA, for which a run on a CPU has no memory."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: pytest.fail("CUDA was asked"))
+    resume.save(tmp_path, *built("adam", 5), [], [])
+    assert resume.restore(tmp_path, *built("adam", 5)) is not None
+
+
+def test_on_a_gpu_threads_do_not_matter_and_another_torch_does(tmp_path, monkeypatch):
+    """No GPU is needed: the model is only said to be on one."""
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    model, optimizers, batches, meter = built("adam", 5)
+    resume.save(tmp_path, model, optimizers, batches, meter, [], [], device=gpu)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        assert resume.restore(tmp_path, *built("adam", 5), device=gpu) == ([], [])
+        monkeypatch.setattr(torch, "__version__", "9.9")
+        with pytest.raises(GenbenchError, match=r"here it is torch 9\.9"):
+            resume.restore(tmp_path, *built("adam", 5), device=gpu)
+    finally:
+        torch.set_num_threads(before)
+
+
 # ---- what a crash costs ---------------------------------------------------------------------------------------------
 
 
@@ -168,6 +211,12 @@ def test_seconds_that_a_crash_undid_are_charged_and_listed(tmp_path):
     forget(tmp_path)
     assert noted(tmp_path / "1") is None
     assert undone(tmp_path / "2", 0.0) == 0.0
+
+
+@pytest.mark.parametrize("spent", [(math.nan, 1, 1), (math.inf, 1, 1), (-1.0, 1, 1), (1.0, -1, 1)])
+def test_what_no_training_notes_counts_for_nothing(tmp_path, spent):
+    Witness(tmp_path / "1").note(*spent)
+    assert noted(tmp_path / "1") is None
 
 
 def test_a_witness_outlives_its_process(tmp_path):

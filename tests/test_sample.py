@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+import genbench.sample as sample_module
 from genbench.datasets.resident import to_unit
 from genbench.errors import GenbenchError
 from genbench.model import ImageSpec
@@ -56,6 +57,26 @@ def test_sampling_leaves_mode_and_rng_alone():
     assert torch.equal(torch.rand(3), expected)
     assert model.training
     assert model.modes == [(False, False)]
+
+
+@pytest.mark.parametrize(("device", "kept"), [("cpu", []), ("cuda:1", [torch.device("cuda:1")])])
+def test_sampling_asks_no_gpu_but_the_models_own_for_its_generator(monkeypatch, device, kept):
+    """No GPU is needed: there are said to be two, and the model is said to be on one of them."""
+    asked, put_back = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(device) or torch.tensor([7]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: put_back.append((state.item(), device)))
+    monkeypatch.setattr(sample_module, "_device", lambda model: torch.device(device))
+    draw(Uniform(), 10, 0, IMAGE)
+    assert asked == kept
+    assert put_back == [(7, one) for one in kept]
+
+
+def test_each_chunk_that_was_drawn_is_told():
+    model, told = Uniform(), []
+    draw(model, 70, 0, IMAGE, chunk=32, on_chunk=lambda: told.append(len(model.modes)))
+    assert told == [1, 2, 3]
 
 
 def test_clipped_share_is_measured():

@@ -306,6 +306,17 @@ def test_equal_seeds_give_equal_scores() -> None:
     assert other["kid"].floor == base["kid"].floor
 
 
+def test_it_tells_how_far_it_is_also_for_a_curve() -> None:
+    told: list[tuple[str, int, int]] = []
+    judge = scorer(show=lambda *step: told.append(step))
+    judge.score(squares(300, 4), 0)
+    assert [step for step in told if step[0] == "features of samples"] == [("features of samples", n, 300) for n in (250, 300)]
+    assert [done for step, done, _ in told if step == "metrics"] == list(range(len(SAMPLES_ALONE) + 1))
+    told.clear()
+    judge.fid(squares(600, 5))
+    assert told == [("features of the curve", n, 600) for n in (250, 500, 600)]
+
+
 def test_images_of_the_wrong_kind_are_refused() -> None:
     judge = scorer()
     for wrong in (squares(4, 0, 3), squares(4, 0).astype(np.float32), squares(4, 0)[:0], squares(4, 0)[0]):

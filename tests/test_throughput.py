@@ -45,6 +45,14 @@ def test_a_conditional_model_is_given_as_many_labels_as_images(monkeypatch):
     assert {(n, tuple(labels)) for n, labels, *_ in model.asked} == {(2, (7, 3)), (5, (7, 3, 1, 7, 3))}
 
 
+def test_a_gpu_is_waited_for_by_its_number(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "synchronize", asked.append)
+    throughput.synchronizer(torch.device("cuda:2"))()
+    throughput.synchronizer(torch.device("cpu"))()
+    assert asked == [torch.device("cuda:2")]
+
+
 @pytest.mark.parametrize(("share", "contended"), [(0.05, False), (0.4, True)])
 def test_waiting_for_a_core_is_told(monkeypatch, share, contended):
     """The kernel's counter of time in the run queue is read before and after the 40 calls, which take 8.32 s."""

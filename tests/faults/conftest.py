@@ -12,6 +12,8 @@ import pytest
 from genbench import run as runs
 from genbench.inventory import describe_file
 from genbench.supervisor import Supervisor
+from genbench.sweep.cell import Cell
+from genbench.sweep.cell import attempt as attempt_under_lease
 from genbench.track import Track
 
 TRACK = Track(
@@ -55,14 +57,20 @@ def supervisor():
 
 @pytest.fixture
 def attempt(tmp_path, supervisor):
-    """Run the class `Mine`, given as a body, and return its record; then `attempt.folder` is the run's and `attempt.store` has it."""
+    """Run the class `Mine`, given as a body, and return its record; then `attempt.folder` is the run's and `attempt.store` has it.
 
-    def attempt(body="", track=TRACK, results="results", seed=0, **options):
+    `leased`: as commands do it, under the run's lease.
+    """
+
+    def attempt(body="", track=TRACK, results="results", seed=0, leased=False, **options):
         file = tmp_path / "mine.py"
         file.write_text(MODEL + "\nclass Mine(Tiny):\n" + textwrap.indent(textwrap.dedent(body) or "pass", "    ") + "\n")
         place = runs.check(track, supervisor, results=tmp_path / results, device="cpu", threads=1)
         (planned,) = runs.plan([describe_file(f"{file}:Mine")], track, [seed], place, {})
         attempt.planned, attempt.store, attempt.folder = planned, place.store, place.store.folder(planned.spec)
+        attempt.cell = Cell(planned, place)
+        if leased:
+            return attempt_under_lease(attempt.cell, supervisor, options["on_event"], runs.run)
         return runs.run(planned, place, supervisor, **options)
 
     return attempt

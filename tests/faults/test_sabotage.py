@@ -110,12 +110,24 @@ SABOTAGES = {
         "tests/test_run.py::test_one_giant_step_is_a_timeout", slow,
     ),
     "a lease never expires": (
-        "lease", [("    if age > STALE:\n        return True\n", "")],
+        "lease", [("    return age > STALE\n", "    return False\n")],
         "tests/test_lease.py::test_a_lease_that_nobody_touches_is_taken_over",
     ),
     "a lease is not touched": (
-        "lease", [("                os.utime(path)\n", "                pass\n")],
+        "lease", [("            os.utime(path)\n", "            pass\n")],
         "tests/test_lease.py::test_a_holder_touches_it_and_never_another_ones",
+    ),
+    "a lost lease not noticed": (
+        "lease", [('return not isinstance(said, dict) or said.get("token") != token', "return False")],
+        "tests/test_lease.py::test_who_was_stopped_finds_out_that_it_lost_it",
+    ),
+    "a process id of another container believed": (
+        "lease", [("any(holder.get(name) != value for name, value in process_space().items())", "False")],
+        "tests/test_lease.py::test_a_process_id_of_another_host_boot_or_container_says_nothing",
+    ),
+    "a lease not confirmed before a record": (
+        "sweep/cell", [("                confirm()  #", "                pass  #")],
+        f"{CRASH}::test_a_run_that_was_taken_over_from_a_stopped_process_is_left_to_the_other", slow,
     ),
     "SIGTERM only": (
         "supervisor", [(KILL, KILL.replace("SIGKILL", "SIGTERM"))],
@@ -132,6 +144,22 @@ SABOTAGES = {
     "training off the clock not looked for": (
         "stages", [(STANDING, STANDING.replace("checkpoint.state_digest(model) != before", "False"))],
         f"{PLUGIN}::test_a_model_that_trains_while_its_clock_stands_still_is_a_named_failure", slow,
+    ),
+    "deadlines before what waits is read": (
+        "supervisor", [("        if away is not None:\n            continue\n", "")],
+        "tests/test_supervisor.py::test_a_supervisor_that_was_stopped_reads_what_waits_before_it_judges",
+    ),
+    "ticks not looked at": (
+        "supervisor", [('case {"kind": "tick"} if is_tick(message):', 'case {"kind": "tick"}:')],
+        "tests/test_supervisor.py::test_what_no_stage_says_ends_the_stage",
+    ),
+    "a training waits for who does not listen": (
+        "child", [('if content.get("phase") == "train" and self._is_full():', "if False:")],
+        "tests/test_child.py::test_a_training_does_not_wait_for_a_supervisor_that_is_stopped",
+    ),
+    "whichever GPU waited for": (
+        "throughput", [("partial(torch.cuda.synchronize, device)", "torch.cuda.synchronize")],
+        "tests/test_throughput.py::test_a_gpu_is_waited_for_by_its_number",
     ),
     "what a plugin changed not told": (
         "surroundings", [("        self._told |= dict.fromkeys(found)\n", "")],

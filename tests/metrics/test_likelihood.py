@@ -262,6 +262,13 @@ def test_a_model_is_asked_in_eval_mode_and_its_stream_is_its_own():
     assert all(x.is_inference() for x in model.seen)
 
 
+def test_every_hundred_images_asked_about_are_told():
+    model, told = LinearGaussian(IMAGE), []
+    consult(model, Split(grey(230), None), 0, CPU, k=2, on_chunk=lambda: told.append(len(model.seen)))
+    assert told[:3] == [1, 2, 3]
+    assert len(told) == 3 * 3  # weights, reconstructions, latent means
+
+
 def test_a_model_without_answers_gives_none():
     assert consult(nn.Linear(1, 1), Split(grey(10), None), 0, CPU) == {}
     assert list(measured(ModelEvidence(grey(3)))) == []
