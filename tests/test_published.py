@@ -1,13 +1,18 @@
 """What stands under ``leaderboards/`` is what its records give."""
 
+import itertools
+import os
 from pathlib import Path
 
 import pytest
 
 from genbench.leaderboard import build
 from genbench.records import Store, read_record
+from genbench.supervisor import Supervisor
+from genbench.verify import verify
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboards"
+DATA = [Path(root) for root in (os.environ.get("GENBENCH_DATA"), PUBLISHED.parents[1] / "shared" / "data") if root]
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +48,36 @@ def test_records_are_whole_and_honest():
             if not record.spent.finished_early:
                 assert record.spent.seconds >= 180 or record.spec.track.name != "mnist-3m"
             assert record.spent.overshoot <= record.spec.track.grace
+
+
+def with_checkpoints():
+    """Every published run whose checkpoint lies beside its record; those of MNIST take a minute each."""
+    for path in Store(PUBLISHED / "records").paths():
+        if (path.parent / "checkpoint.safetensors").exists():
+            track, model, run = path.parts[-4:-1]
+            marks = () if track.startswith("digits") else (pytest.mark.slow,)
+            yield pytest.param(path.parent, id=f"{track}-{model}-{run}", marks=marks)
+
+
+@pytest.fixture(scope="module")
+def supervisor():
+    return Supervisor()
+
+
+@pytest.mark.parametrize("folder", with_checkpoints())
+def test_a_published_run_with_its_checkpoint_is_drawn_again_as_recorded(folder, supervisor, monkeypatch):
+    if read_record(folder / "record.json").spec.track.dataset != "digits":
+        root = next((root for root in DATA if (root / "MNIST").is_dir()), None)
+        if root is None:
+            pytest.skip("no MNIST under GENBENCH_DATA or ../shared/data")
+        monkeypatch.setenv("GENBENCH_DATA", str(root))
+    numbers = itertools.count(1000)  # honest runs must not fail once in a hundred times, as the level allows
+    monkeypatch.setattr("secrets.randbits", lambda bits: next(numbers))
+    found = verify(folder, supervisor, tier=2)
+    assert found.ok, found.differs
+    checked = {finding.what: finding.ok for finding in found.findings}
+    assert checked["checkpoint"] is True
+    assert checked["recorded seed"] is True or not found.same_machine
+    if (folder / "samples.npz").exists():
+        assert checked["samples"] is True
+        assert {score.of for score in found.scores} >= {"stored samples", "fresh seed"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,7 @@ def _make(parts: Sequence[Part], out: Path, jobs: int) -> list[dict[str, str]]:
 
 
 def _send(parts: Sequence[Part], out: Path, writer: Connection) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the command's own way to end would print a traceback here
     try:
         writer.send([_write(part, out) for part in parts])
     except Exception as error:
