@@ -64,7 +64,7 @@ def supervisor():
     return Supervisor()
 
 
-@pytest.mark.parametrize("folder", with_checkpoints())
+@pytest.mark.parametrize("folder", list(with_checkpoints()))
 def test_a_published_run_with_its_checkpoint_is_drawn_again_as_recorded(folder, supervisor, monkeypatch):
     if read_record(folder / "record.json").spec.track.dataset != "digits":
         root = next((root for root in DATA if (root / "MNIST").is_dir()), None)
