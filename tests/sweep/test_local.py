@@ -216,7 +216,7 @@ def read(path):
         return b""
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_saves_and_the_same_command_goes_on(home, sent):
     (home / "tiny.toml").write_text(TRACK.format(budget="300steps"))
     write(home, ["Slow"], 2)

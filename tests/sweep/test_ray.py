@@ -426,6 +426,7 @@ def test_without_a_shared_folder_runs_come_back_through_a_storage(executor, clus
     assert_nothing_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_a_shared_folder_a_killed_node_costs_its_run_what_it_had_spent(executor, cluster, home, tmp_path):
     """The other node has a cache of its own, as other machines have; the run begins there with what the storage knows of it."""
     from genbench.sweep.ray import RayExecutor
