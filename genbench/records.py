@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from genbench.errors import GenbenchError
 from genbench.harmless import csv_cell
+from genbench.states import FOLDER
 from genbench.track import Track, short_hash
 
 if TYPE_CHECKING:
@@ -390,7 +391,7 @@ def _records_below(folder: str) -> Iterator[str]:
     for entry in entries:
         if entry.name == "record.json":
             yield entry.path
-        elif entry.is_dir(follow_symlinks=False) and not (finished and entry.name in ("attempts", "state")):
+        elif entry.is_dir(follow_symlinks=False) and not (finished and entry.name in ("attempts", FOLDER)):
             yield from _records_below(entry.path)
 
 

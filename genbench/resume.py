@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from time import monotonic, time_ns
+from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
@@ -34,9 +33,9 @@ from genbench.datasets.resident import TrainingBatches
 from genbench.errors import GenbenchError
 from genbench.model import Optimizers
 from genbench.records import sync_folder, write_atomic
+from genbench.states import HEADER, KEPT, TENSORS, header, new_name, saved, seal
 from genbench.train import Point
 
-KEPT = 2
 MOST_LOST = 60.0
 """Seconds of training between two states, at most: what a crash can undo."""
 LEAST = 0.5
@@ -76,22 +75,15 @@ def save(
     }  # fmt: skip
     new = folder / f".new-{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
-    write_atomic(new / "state.safetensors", content)
-    write_atomic(new / "state.json", _sealed(state))
-    latest = max((int(path.name.partition("-")[2]) for path in saved(folder)), default=0)
-    place = folder / f"{meter.steps:012d}-{max(time_ns(), latest + 1):020d}"  # the newest, even where the clock was put back
+    write_atomic(new / TENSORS, content)
+    write_atomic(new / HEADER, seal(state))
+    place = folder / new_name(folder, meter.steps)
     new.rename(place)
     sync_folder(folder)
     if _content(place) is None:
         raise GenbenchError(f"the state written to {place.name} can't be read back; is the disk full or failing?")
     for old in saved(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def saved(folder: Path) -> list[Path]:
-    """The states in a folder, newest first, whole or damaged."""
-    found = [path for path in folder.glob("[0-9]*-[0-9]*") if path.is_dir()]
-    return sorted(found, key=lambda path: path.name.partition("-")[2], reverse=True)
 
 
 def restore(
@@ -157,12 +149,6 @@ def _surroundings(device: torch.device, devices: int) -> dict[str, Any]:
     return {**threads, "torch": str(torch.__version__), **several}
 
 
-def _sealed(state: dict[str, Any]) -> bytes:
-    """A state -> JSON that says its own digest in the first line."""
-    body = json.dumps(state, allow_nan=False).encode()
-    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
-
-
 def _read(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """A saved state and its tensors, or None where a byte of them is not as it was written."""
     found = _content(place)
@@ -178,14 +164,13 @@ def _read(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
 
 def _content(place: Path) -> tuple[dict[str, Any], bytes] | None:
     """A saved state and the bytes of its tensors, or None where their digests are others."""
+    state = header(place)
+    if state is None:
+        return None
     try:
-        digest, _, body = (place / "state.json").read_bytes().partition(b"\n")
-        content = (place / "state.safetensors").read_bytes()
-        if hashlib.sha256(body).hexdigest().encode() != digest:
-            return None
-        state: dict[str, Any] = json.loads(body)
+        content = (place / TENSORS).read_bytes()
         return (state, content) if hashlib.sha256(content).hexdigest() == state["tensors"] else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, KeyError):
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import platform
@@ -11,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from genbench.inventory import ModelDescription, check_hparams
 from genbench.jobs import Check, Checked, Job, Sampled, Scored, Stage, Trained
 from genbench.places import cache_folder, data_root
 from genbench.records import CurvePoint, Environment, ModelRef, RunRecord, RunSpec, Spent, Status, Store, curve_csv, write_atomic
+from genbench.states import FOLDER, begun_with, saved_steps
 from genbench.supervisor import Outcome, Supervisor
 from genbench.track import Track
 
@@ -164,7 +164,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         trained = trained.model_copy(update={"spent": trained.spent.model_copy(update={"attempts": int(job.attempt.name)})})
         trained = _by_our_clock(trained, place.devices * outcome.trained, budget)
         on_event(KEEP)
-        write_atomic(folder / "state" / TRAINED, trained.model_dump_json().encode())
+        write_atomic(folder / FOLDER / TRAINED, trained.model_dump_json().encode())
     draft |= {"spent": trained.spent, "throughput": trained.throughput, "curve": trained.curve, "flags": trained.flags}
     draft |= {"digests": {"checkpoint": trained.checkpoint}}
     if trained.diverged:
@@ -223,7 +223,7 @@ def _ended_before(folder: Path) -> Trained | None:
     None where there was none, or where its checkpoint is not as it was sealed: then training goes on from what it saved last.
     """
     try:
-        trained = Trained.model_validate_json((folder / "state" / TRAINED).read_bytes())
+        trained = Trained.model_validate_json((folder / FOLDER / TRAINED).read_bytes())
         if trained.diverged:
             return trained
         with open(folder / "checkpoint.safetensors", "rb") as file:
@@ -234,7 +234,7 @@ def _ended_before(folder: Path) -> Trained | None:
 
 def _see_that_it_goes_on(spec: RunSpec, place: Place, folder: Path) -> None:
     """Raise ElsewhereError where a half-done training could not go on here bit for bit, before `resume.restore` finds it out."""
-    begun = _begun_with(folder / "state")
+    begun = begun_with(folder)
     here = {"threads": max(1, place.threads // place.devices), "torch": place.checked.torch, "devices": place.devices}
     other = [name for name, value in begun.items() if here.get(name) != value]
     if other:
@@ -242,16 +242,6 @@ def _see_that_it_goes_on(spec: RunSpec, place: Place, folder: Path) -> None:
         raise ElsewhereError(
             f"{spec.model.name} seed {spec.seed} was begun with {was}; here it is {now}: go on there, or delete {folder} to begin anew"
         )
-
-
-def _begun_with(state: Path) -> dict[str, Any]:
-    """What the bits of a half-done training depend on, as its newest state says (`genbench.resume`); empty where there is none."""
-    for path in sorted(state.glob("[0-9]*-[0-9]*/state.json"), key=lambda path: path.parent.name.partition("-")[2], reverse=True):
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # a plugin may write there, too
-            digest, _, body = path.read_bytes().partition(b"\n")
-            if hashlib.sha256(body).hexdigest().encode() == digest:
-                return dict(json.loads(body)["made"])
-    return {}
 
 
 def _by_our_clock(trained: Trained, seen: float, budget: Budget) -> Trained:
@@ -264,11 +254,6 @@ def _by_our_clock(trained: Trained, seen: float, budget: Budget) -> Trained:
     return trained.model_copy(
         update={"spent": spent.model_copy(update={"seconds": seen, "overshoot": over}), "flags": (*trained.flags, flag)}
     )
-
-
-def saved_steps(folder: Path) -> int:
-    """Steps of the furthest state that a training has saved."""
-    return max((int(path.name.partition("-")[0]) for path in (folder / "state").glob("[0-9]*-[0-9]*")), default=0)
 
 
 class _Heard:
@@ -315,7 +300,7 @@ def _committed(record: RunRecord, store: Store) -> RunRecord:
     """Commit a record and remove what only an unfinished run needs -> the record that counts: another's where that came first."""
     folder = store.folder(record.spec)
     store.commit(record)
-    shutil.rmtree(folder / "state", ignore_errors=True)
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
     witness.forget(folder / "attempts")
     return store.get(record.spec) or record
 

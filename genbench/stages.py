@@ -16,6 +16,7 @@ from genbench.devices import ALONE, Rank
 from genbench.errors import GenbenchError
 from genbench.jobs import Check, Checked, Job, Sampled, Scored, Trained
 from genbench.records import HOLDOUT_NLL, CurvePoint, Spent, Throughput
+from genbench.states import FOLDER
 from genbench.track import Track
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
         setattr(model, "batch_size", batches.part)  # noqa: B010 - a step draws as much noise as it sees images
     watch.look()
     torch.manual_seed(stream(spec.seed, f"train/{rank.number}" if rank.number else "train"))
-    state = job.folder / "state"
+    state = job.folder / FOLDER
     earlier, drawn = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of, device) or ([], [])
     watch.seeded()
 
@@ -198,7 +199,7 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
             model, job.folder / "checkpoint.safetensors", {"model": spec.model.name, "seed": spec.seed, "steps": meter.steps}
         )
     if first and drawn:
-        _save_npz(job.folder / "state" / "curve.npz", images=np.stack(drawn))
+        _save_npz(job.folder / FOLDER / "curve.npz", images=np.stack(drawn))
     return Trained(
         spent=spent, throughput=measured, curve=curve, checkpoint=sealed, diverged=training.diverged, stopped=training.stopped,
         flags=watch.look(),
@@ -246,7 +247,7 @@ def sample(job: Job, send: Send) -> Sampled:
         raise GenbenchError(f"the model's parameters or buffers changed after training was over; {_NO_TRAINING}")
     _save_npz(job.folder / "samples.npz", **arrays)
     if said:
-        _save_npz(job.folder / "state" / "held_out.npz", **said)
+        _save_npz(job.folder / FOLDER / "held_out.npz", **said)
     save_grid(samples.images, job.folder / "grid.png")
     if samples.clipped > 0.01:
         flags.append(f"{samples.clipped:.1%} of values clipped")
@@ -285,11 +286,11 @@ def score(job: Job, send: Send) -> Scored:
     found = _load_npz(job.folder / "samples.npz")
     images = found["images"]
     asked = Split(found["asked"], found["asked_labels"]) if "asked" in found else None
-    said = _load_npz(job.folder / "state" / "held_out.npz")
+    said = _load_npz(job.folder / FOLDER / "held_out.npz")
     model = as_evidence(said, data.test) if said else None
     scores = scorer.score(images, seed, asked=asked, model=model)
     curve: tuple[float | None, ...] = ()
-    drawn = _load_npz(job.folder / "state" / "curve.npz")
+    drawn = _load_npz(job.folder / FOLDER / "curve.npz")
     if drawn:
         curve = tuple(scorer.fid(part) for part in drawn["images"])
     flags = scorer.flags(images) + alarms({s.name: s.value for s in scores}, {s.name: s.floor for s in scores})

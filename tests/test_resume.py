@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import genbench.train as train_module
-from genbench import resume
+from genbench import resume, states
 from genbench.budget import Budget, Ledger, Meter
 from genbench.checkpoint import state_digest
 from genbench.datasets.resident import TrainingBatches
@@ -100,7 +100,7 @@ def test_a_damaged_state_is_none(kind, tmp_path):
     model, optimizers, batches, meter = built("adam", 5)
     train(model, optimizers, batches, meter, device=CPU)
     resume.save(tmp_path, model, optimizers, batches, meter, [], [])
-    damage(resume.saved(tmp_path)[0], kind)
+    damage(states.saved(tmp_path)[0], kind)
     model, optimizers, batches, meter = built("adam", 5)
     before = state_digest(model)
     assert resume.restore(tmp_path, model, optimizers, batches, meter) is None
@@ -114,8 +114,8 @@ def test_two_states_are_kept_and_a_damaged_one_falls_back_to_the_one_before(kind
         model, optimizers, batches, meter = built("adam", steps)
         train(model, optimizers, batches, meter, device=CPU)
         resume.save(tmp_path, model, optimizers, batches, meter, [], [])
-    assert [int(path.name.partition("-")[0]) for path in resume.saved(tmp_path)] == [5, 4]
-    damage(resume.saved(tmp_path)[0], kind)
+    assert [int(path.name.partition("-")[0]) for path in states.saved(tmp_path)] == [5, 4]
+    damage(states.saved(tmp_path)[0], kind)
     model, optimizers, batches, meter = built("adam", 9)
     resume.restore(tmp_path, model, optimizers, batches, meter)
     assert meter.steps == batches.drawn == 4
@@ -125,9 +125,9 @@ def test_what_a_kill_between_write_and_rename_leaves_is_ignored(tmp_path):
     model, optimizers, batches, meter = built("adam", 5)
     train(model, optimizers, batches, meter, device=CPU)
     resume.save(tmp_path, model, optimizers, batches, meter, [], [])
-    (place,) = resume.saved(tmp_path)
+    (place,) = states.saved(tmp_path)
     place.rename(tmp_path / ".new-77")
-    assert resume.saved(tmp_path) == []
+    assert states.saved(tmp_path) == []
     assert resume.restore(tmp_path, model, optimizers, batches, meter) is None
 
 

@@ -21,6 +21,7 @@ from genbench.jobs import Checked
 from genbench.lease import BusyError
 from genbench.records import RunRecord, Store
 from genbench.run import ElsewhereError, Event, Place, Planned
+from genbench.states import saved_steps
 from genbench.supervisor import Supervisor
 from genbench.sweep.cell import Cell, Run, attempt
 from genbench.sweep.preflight import Found, Ticket, agree, at_home, examine
@@ -115,7 +116,7 @@ def attempted(cell: Cell, ticket: Ticket, run: Run, on_event: Callable[[Event], 
 
 
 def _answer(record: RunRecord | None, folder: Path) -> Answer:
-    return Answer(record.model_dump_json(indent=1) + "\n") if record else Answer(saved=runs.saved_steps(folder))
+    return Answer(record.model_dump_json(indent=1) + "\n") if record else Answer(saved=saved_steps(folder))
 
 
 def _kept_on(storage: Storage, run: Run) -> Run:

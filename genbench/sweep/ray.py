@@ -26,6 +26,7 @@ from genbench.lease import BusyError
 from genbench.modelfile import is_file, split_file
 from genbench.records import RunRecord, Store, write_once
 from genbench.run import Place
+from genbench.states import saved_steps
 from genbench.sweep.cell import Cell, OnEvent, OnRecord, Run, Wishes
 from genbench.sweep.node import Answer, begun, examine_apart, work
 from genbench.sweep.preflight import Found, Ticket, agree, facts
@@ -204,7 +205,7 @@ class RayExecutor:
     def _saved_steps(self, cell: Cell) -> int:
         """Of a run that has no record, as far as it can be seen from here."""
         if self._storage is None:
-            return runs.saved_steps(cell.folder)
+            return saved_steps(cell.folder)
         try:
             return self._storage.saved_steps(cell.planned.spec.folder)
         except Exception as error:  # each protocol has its own

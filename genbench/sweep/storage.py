@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genbench import lease, witness
+from genbench import lease, states, witness
 from genbench.errors import GenbenchError
 from genbench.records import read_record, safe_name, write_atomic, write_once
 from genbench.track import Track
@@ -28,8 +28,6 @@ LOOK = 2.0
 RECORD, CLAIM = "record.json", "claim"
 HEAVY = ("samples.npz", "checkpoint.safetensors", "checkpoint.json")
 """Files that stay on the storage: tables and pages do without."""
-KEPT = 2
-"""States of an unfinished run that are kept here, as in its own folder."""
 Sent = dict[Path, object]
 """Files of an unfinished run that were put on the storage, and what tells whether they have changed since."""
 
@@ -95,9 +93,8 @@ class Storage:
         return self.record(run) is not None
 
     def saved_steps(self, run: Path) -> int:
-        """Steps of the furthest state of an unfinished run that is here (`genbench.run.saved_steps`)."""
-        states = {path.relative_to(run).parts[1] for path in self._below(run / "state") if len(path.relative_to(run).parts) == 3}
-        return max((int(steps) for steps, _, _ in (name.partition("-") for name in states) if steps.isdecimal()), default=0)
+        """Steps of the furthest state of an unfinished run that is here (`genbench.states`)."""
+        return states.steps(filter(None, (_state(path.relative_to(run)) for path in self._below(run / states.FOLDER))))
 
     def commit(self, run: Path, results: Path) -> None:
         """Put a finished run of the results folder here, its record last, unless it has one here; then that is the record that counts.
@@ -134,15 +131,15 @@ class Storage:
     def save(self, run: Path, results: Path, sent: Sent | None = None) -> None:
         """Put what an unfinished run has here, so that it can go on elsewhere: first its newest state, last what it spent.
 
-        What is here already, as `sent` tells and is told, is not put again; of the states that were, the last `KEPT` stay.
+        What is here already, as `sent` tells and is told, is not put again; of the states that were, the last `states.KEPT` stay.
         """
         sent = {} if sent is None else sent
         files = _files(results / run)
-        newest = max(filter(None, map(_state, files)), key=_made, default=None)
+        newest = max(filter(None, map(_state, files)), key=states.order, default=None)
         if not self._put_changed(run, results, [path for path in files if _state(path) in (None, newest)], sent):
             return  # the training has pruned it by now, and those that are here are needed
-        states = sorted({name for name in map(_state, sent) if name}, key=_made, reverse=True)
-        for path in [path for path in sent if _state(path) in states[KEPT:]]:
+        known = sorted({name for name in map(_state, sent) if name}, key=states.order, reverse=True)
+        for path in [path for path in sent if _state(path) in known[states.KEPT :]]:
             self.remove([f"{run.as_posix()}/{path.as_posix()}"])
             del sent[path]
 
@@ -283,7 +280,7 @@ class Storage:
     def _forget_state(self, run: Path) -> None:
         """What an unfinished execution had saved is of no use beside a record, and a retry is not charged for what it spent."""
         with contextlib.suppress(FileNotFoundError):
-            self._fs.rm(self._path(run, "state"), recursive=True)
+            self._fs.rm(self._path(run, states.FOLDER), recursive=True)
         self.remove(path.as_posix() for path in self._below(run / "attempts") if path.name == witness.NAME)
 
 
@@ -299,13 +296,8 @@ def _hidden(path: Path) -> bool:
 
 
 def _state(path: Path) -> str | None:
-    """The name of the saved state that a file of a run's folder is part of (`genbench.resume`)."""
-    return path.parts[1] if path.parts[0] == "state" and len(path.parts) == 3 else None
-
-
-def _made(state: str) -> str:
-    """By which saved states are ordered, as `genbench.resume.saved` does."""
-    return state.partition("-")[2]
+    """The name of the saved state that a file of a run's folder is part of (`genbench.states`)."""
+    return path.parts[1] if path.parts[0] == states.FOLDER and len(path.parts) == 3 else None
 
 
 def _spent_last(path: Path) -> tuple[bool, Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from genbench import run as runs
 from genbench.records import Status
+from genbench.states import saved_steps
 from genbench.sweep.cell import LOOK, Cell
 
 CRASHES = runs.CRASHES
@@ -43,7 +44,7 @@ class Queue:
 class Losses:
     """Workers that runs have lost in a row, without a new state saved between them, and how the last was lost."""
 
-    def __init__(self, steps: Callable[[Cell], int] = lambda cell: runs.saved_steps(cell.folder)) -> None:
+    def __init__(self, steps: Callable[[Cell], int] = lambda cell: saved_steps(cell.folder)) -> None:
         self._steps = steps
         self._saved: dict[Path, int] = {}
         self._count: dict[Path, int] = {}

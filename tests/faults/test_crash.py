@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genbench import lease, records, resume
+from genbench import lease, records, resume, states
 from genbench import run as runs
 from genbench.budget import Budget, Meter
 from genbench.datasets.resident import TrainingBatches
@@ -179,7 +179,7 @@ def test_a_state_is_whole_and_read_back_before_an_older_one_goes(tmp_path, disk)
         "flush file", "rename to state.safetensors", "flush folder", "flush file", "rename to state.json", "flush folder",
         "rename to STATE", "flush folder", "read back", "remove STATE",
     ]  # fmt: skip
-    assert [int(path.name[:12]) for path in resume.saved(tmp_path)] == [3, 2]
+    assert [int(path.name[:12]) for path in states.saved(tmp_path)] == [3, 2]
 
 
 def test_a_state_that_cannot_be_read_back_costs_none_of_the_earlier_ones(tmp_path, monkeypatch):
@@ -192,14 +192,14 @@ def test_a_state_that_cannot_be_read_back_costs_none_of_the_earlier_ones(tmp_pat
     model, optimizers, batches, meter = trained(0)
     resume.restore(tmp_path, model, optimizers, batches, meter)
     assert meter.steps == 2
-    assert {1, 2} <= {int(path.name[:12]) for path in resume.saved(tmp_path)}
+    assert {1, 2} <= {int(path.name[:12]) for path in states.saved(tmp_path)}
 
 
 def test_the_newest_state_counts_even_where_the_clock_was_put_back(tmp_path, monkeypatch):
     for steps, clock in ((1, 5_000), (2, 3_000), (3, 0), (4, 0)):
-        monkeypatch.setattr(resume, "time_ns", lambda clock=clock: clock)
+        monkeypatch.setattr(states, "time_ns", lambda clock=clock: clock)
         resume.save(tmp_path, *trained(steps), [], [])
-    assert [int(path.name[:12]) for path in resume.saved(tmp_path)] == [4, 3]
+    assert [int(path.name[:12]) for path in states.saved(tmp_path)] == [4, 3]
 
 
 # ---- records --------------------------------------------------------------------------------------------------------------

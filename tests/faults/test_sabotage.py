@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CRASH, PLUGIN, ENVIRONMENT = (f"tests/faults/test_{name}.py" for name in ("crash", "plugin", "environment"))
 slow = pytest.mark.slow
 
-STATE_JSON = '    write_atomic(new / "state.json", _sealed(state))\n'
+STATE_JSON = "    write_atomic(new / HEADER, seal(state))\n"
 PRUNE = "    for old in saved(folder)[KEPT:]:\n        shutil.rmtree(old, ignore_errors=True)\n"
 VERIFY = "    if _content(place) is None:\n"
 CLOCK = '"""Device-seconds."""\n        return perf_counter()'
@@ -78,7 +78,7 @@ SABOTAGES = {
         f"{CRASH}::test_a_state_that_cannot_be_read_back_costs_none_of_the_earlier_ones",
     ),
     "one state kept": (
-        "resume", [("KEPT = 2", "KEPT = 1")],
+        "states", [("KEPT = 2", "KEPT = 1")],
         "tests/test_resume.py::test_two_states_are_kept_and_a_damaged_one_falls_back_to_the_one_before",
     ),
     "digests not looked at": (
@@ -86,7 +86,7 @@ SABOTAGES = {
         "tests/test_resume.py::test_a_damaged_state_is_none",
     ),
     "states ordered by the wall clock": (
-        "resume", [("max(time_ns(), latest + 1)", "time_ns()")],
+        "states", [("max(time_ns(), 1 + max(map(order, _names(folder)), default=0))", "time_ns()")],
         f"{CRASH}::test_the_newest_state_counts_even_where_the_clock_was_put_back",
     ),
     "steps counted from 0 on resume": (

@@ -8,9 +8,9 @@ import time
 import pytest
 
 import genbench.supervisor as supervisor_module
-from genbench import run as runs
 from genbench.datasets.prepare import prepare
 from genbench.inbox import Inbox
+from genbench.states import saved_steps
 from tests.faults.conftest import TRACK, no_children_left
 
 
@@ -85,7 +85,7 @@ def test_a_long_step_comes_to_its_end_and_is_saved_at_ctrl_c(attempt, tmp_path):
     """
     interrupted(tmp_path / "busy", 1)
     assert attempt(body, track=TRACK.model_copy(update={"budget": "600s", "curve": ()})) is None
-    assert runs.saved_steps(attempt.folder) == 4
+    assert saved_steps(attempt.folder) == 4
     assert no_children_left()
 
 
