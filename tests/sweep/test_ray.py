@@ -101,8 +101,8 @@ def scripted(planned, place, supervisor, on_event):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster():
-    """Two nodes of one CPU each, both on this machine; the driver is on the first."""
+def cluster(served):
+    """Two nodes of one CPU each, both on this machine; the driver is on the first. Nodes reach the object storage that is served."""
     from ray.cluster_utils import Cluster
 
     settings = {
@@ -394,12 +394,14 @@ def test_a_node_that_joins_with_another_plugin_is_named_once_and_gets_no_runs(ex
         cluster.remove_node(odd, allow_graceful=False)
 
 
-def test_without_a_shared_folder_runs_come_back_through_a_storage(executor, cluster, home, tmp_path):
+def test_without_a_shared_folder_runs_come_back_through_a_storage(executor, cluster, home, tmp_path, s3):
+    import s3fs
+
     from genbench.sweep.ray import RayExecutor
 
-    storage = tmp_path / "storage"
+    storage = f"{s3}/{tmp_path.name}"
     gone = cluster.add_node(num_cpus=1, **ports())
-    apart = RayExecutor(ray, wishes(cluster, tmp_path, "mine", storage=storage.as_uri()), scripted)
+    apart = RayExecutor(ray, wishes(cluster, tmp_path, "mine", storage=storage), scripted)
     apart.tracks = executor.tracks
     cluster.remove_node(gone, allow_graceful=False)  # a node that goes away before it is asked is no reason to stop
     cells = cells_of(apart, made_up("fails", "well"), seeds=2)
@@ -408,13 +410,14 @@ def test_without_a_shared_folder_runs_come_back_through_a_storage(executor, clus
     assert {key: record.status for key, record in found.items()} == {
         ("fails", 0): "error", ("fails", 1): "error", ("well", 0): "done", ("well", 1): "done"
     }  # fmt: skip
+    listed = s3fs.S3FileSystem(use_listings_cache=False)
     for cell in cells:
-        there = storage / cell.planned.spec.folder
-        assert {path.name for path in there.iterdir()} == {"record.json", "samples.npz", "curve.csv", "tally"}
+        there = f"{storage}/{cell.planned.spec.folder.as_posix()}"
+        assert {path.rpartition("/")[2] for path in listed.ls(there)} == {"record.json", "samples.npz", "curve.csv", "tally"}
         assert {path.name for path in cell.folder.iterdir()} == {"record.json", "curve.csv", "tally"}  # what is heavy stays there
         assert cell.record == found[cell.planned.spec.model.name, cell.planned.spec.seed]
     # another driver, with nothing but the storage
-    other = RayExecutor(ray, wishes(cluster, tmp_path, "theirs", storage=storage.as_uri()), scripted)
+    other = RayExecutor(ray, wishes(cluster, tmp_path, "theirs", storage=storage), scripted)
     other.tracks, other._tickets = executor.tracks, apart._tickets
     other.places = lambda tracks, models: [runs.Place(Store(tmp_path / "theirs"), cells[0].place.checked, 1)]
     known = cells_of(other, made_up("fails", "well"), seeds=2)

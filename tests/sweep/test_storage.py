@@ -22,11 +22,15 @@ SPEC = RunSpec(model=MODEL, track=TRACK, track_hash=TRACK.hash, seed=0, device="
 RUN = SPEC.folder
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "s3"])
 def storage(request, tmp_path):
-    """A file system, and one with no folders, as object storage is."""
-    url = (tmp_path / "far").as_uri() if request.param == "file" else f"memory://{tmp_path.name}"
-    return Storage(url)
+    """A file system, one with no folders, as object storage is, and an object storage."""
+    match request.param:
+        case "file":
+            return Storage((tmp_path / "far").as_uri())
+        case "memory":
+            return Storage(f"memory://{tmp_path.name}")
+    return Storage(f"{request.getfixturevalue('s3')}/{tmp_path.name}")
 
 
 def finished(results, said, status="done"):
@@ -251,6 +255,24 @@ def test_with_a_record_nothing_is_left_of_what_was_saved_and_spent(storage, tmp_
     storage.save(RUN, trained(tmp_path / "c", 2, 5.0, "010-001"))  # by one that was out of sight, and finds the record when it ends
     storage.commit(RUN, finished(tmp_path / "c", "c"))
     assert names(storage) == {"record.json", "samples.npz", "curve.csv", "attempts/1/train.log"}
+
+
+@pytest.mark.parametrize("storage", ["file", "s3"], indirect=True)
+def test_of_many_that_create_one_object_at_once_one_succeeds(storage):
+    for number in range(5):
+        ready, answers = threading.Barrier(8), {}
+
+        def create(who, ready=ready, answers=answers, number=number):
+            ready.wait()
+            answers[who] = storage._create(storage._path(RUN, f"claim-{number}"), who)
+
+        threads = [threading.Thread(target=create, args=(str(who).encode(),)) for who in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        (winner,) = [who for who, created in answers.items() if created]
+        assert storage.read(f"{RUN.as_posix()}/claim-{number}") == winner
 
 
 @pytest.mark.parametrize("error", [OSError(5, "An error occurred (PreconditionFailed)"), RuntimeError("HTTP 412")])
