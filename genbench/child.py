@@ -99,7 +99,9 @@ def _settle_in(job: Job, rank: devices.Rank) -> None:
     np.random.seed(job.spec.seed & 0xFFFFFFFF)
     torch.manual_seed(job.spec.seed)
     if job.device == "cpu":
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # what `use_deterministic_algorithms` does, without its second to import a compiler that few models use
+        torch.set_deterministic_debug_mode("warn")
+        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (36 µs per 4 MB; torch types it as a module)
     else:
         torch.cuda.set_device(torch.device(devices.device_of(job.device, rank.number)))  # what names no device means this one

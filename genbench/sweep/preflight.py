@@ -145,6 +145,23 @@ def examine(ticket: Ticket) -> Found:
 
 
 @contextmanager
+def probed(ticket: Ticket) -> Iterator[None]:
+    """Within the block there is the file that says whether a node shares the driver's results folder or storage."""
+    if ticket.storage:
+        storage = Storage(ticket.storage)
+        storage.write(ticket.probe, b"")
+    else:
+        (Path(ticket.results) / ticket.probe).write_bytes(b"")
+    try:
+        yield
+    finally:
+        if ticket.storage:
+            storage.remove([ticket.probe, ticket.probe + "-node"])
+        else:
+            (Path(ticket.results) / ticket.probe).unlink(missing_ok=True)
+
+
+@contextmanager
 def at_home(folder: str) -> Iterator[None]:
     """Within the block this process works in the driver's folder, where it is there."""
     before = os.getcwd()

@@ -28,10 +28,11 @@ from genbench.records import RunRecord, Store, write_once
 from genbench.run import Place
 from genbench.states import saved_steps
 from genbench.sweep.cell import Cell, OnEvent, OnRecord, Run, Wishes
-from genbench.sweep.node import Answer, begun, examine_apart, work
-from genbench.sweep.preflight import Found, Ticket, agree, facts
+from genbench.sweep.cluster import Cluster
+from genbench.sweep.node import Answer, begun, work
+from genbench.sweep.preflight import Ticket, agree, facts
 from genbench.sweep.storage import Storage
-from genbench.sweep.waiting import Losses, Queue, lost, words
+from genbench.sweep.waiting import Losses, Queue, lost
 from genbench.track import Track
 
 _log = logging.getLogger(__name__)
@@ -43,18 +44,6 @@ LOOK = 2.0
 """Seconds between two looks at what has begun."""
 PROBE = 2**20
 """Bytes that are written to see whether a folder can be."""
-PATIENCE = 1800.0
-"""Seconds that the nodes may take to say what they have; data sets are prepared meanwhile."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine that can take runs."""
-
-    id: str
-    name: str
-    runs: int
-    """That fit at once."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +96,13 @@ class RayExecutor:
         self._wishes, self._run = wishes, run
         self._results = wishes.results.resolve()
         self._storage = Storage(wishes.storage) if wishes.storage else None
-        self._gpus, self._threads, self._nodes = self._capacity()
+        self._cluster = Cluster(ray, wishes)
         self._tickets: dict[str, Any] = {}
 
     @property
     def slots(self) -> int:
         """Runs at once on the nodes that are there now."""
-        return min(sum(node.runs for node in self._nodes), self._wishes.jobs or AHEAD)
+        return min(sum(node.runs for node in self._cluster.nodes), self._wishes.jobs or AHEAD)
 
     def places(self, tracks: Sequence[Track], models: Collection[ModelDescription]) -> list[Place]:
         """Ask every node that can take runs what it has; all must agree with each other and with this machine. Raises GenbenchError."""
@@ -122,15 +111,15 @@ class RayExecutor:
         weights = self._wishes.weights
         ticket = Ticket(
             tracks=tuple(tracks), files=files, facts=facts(files), folder=os.getcwd(), results=str(self._results),
-            storage=self._wishes.storage, probe=f".probe-{uuid.uuid4().hex}", device="cuda" if self._gpus else "cpu",
-            threads=self._threads, weights=weights.resolve() if weights else None, devices=self._wishes.devices,
+            storage=self._wishes.storage, probe=f".probe-{uuid.uuid4().hex}", device="cuda" if self._cluster.gpus else "cpu",
+            threads=self._cluster.threads, weights=weights.resolve() if weights else None, devices=self._wishes.devices,
         )  # fmt: skip
-        found = self._ask_nodes(ticket)
+        found = self._cluster.ask(ticket)
         agree({node.name: told for node, told in found.items()}, ticket)
         places = []
         for index, track in enumerate(tracks):
             checked = {node.id: told.checked[index] for node, told in found.items()}
-            place = Place(Store(self._results), next(iter(checked.values())), self._threads, ticket.weights, devices=ticket.devices)
+            place = Place(Store(self._results), next(iter(checked.values())), ticket.threads, ticket.weights, devices=ticket.devices)
             self._tickets[track.name] = self._ray.put((replace(ticket, tracks=(track,)), checked, self._run))
             places.append(place)
         return places
@@ -152,7 +141,7 @@ class RayExecutor:
 
     def execute(self, cells: Sequence[Cell], on_event: OnEvent, on_record: OnRecord) -> None:
         """Run every cell to its record. Ctrl-C lets the nodes save what is running and raises KeyboardInterrupt; a second one kills."""
-        task = self._ray.remote(max_retries=0, retry_exceptions=False, **self._needs(self._gpus, self._threads))(work)
+        task = self._ray.remote(max_retries=0, retry_exceptions=False, **self._cluster.needs)(work)
         ahead = min(AHEAD, self._wishes.jobs or AHEAD)
         left = Open(Queue(cells), Losses(self._saved_steps), {})
         running: dict[Any, Cell] = {}
@@ -189,8 +178,7 @@ class RayExecutor:
     def _hand_over(self, task: Any, cell: Cell, refused: Mapping[str, str]) -> Any:
         """Give Ray the task of a cell, for any node but those that refused -> what it will answer. Raises GenbenchError where all did."""
         if refused:
-            able = self._able(self._gpus, self._threads)
-            if able and all(node.id in refused for node in able):
+            if self._cluster.all_refused(refused):
                 raise GenbenchError(f"no node is left that takes these runs: {'; '.join(refused.values())}")
             task = task.options(label_selector={"ray.io/node-id": f"!in({', '.join(refused)})"})
         return task.remote(cell.planned, self._tickets[cell.planned.spec.track.name])
@@ -297,81 +285,6 @@ class RayExecutor:
                     return
                 force = True
 
-    def _ask_nodes(self, ticket: Ticket) -> dict[Node, Found]:
-        """What every node says of itself; one that goes away meanwhile takes no runs. Raises GenbenchError where one can't say."""
-        at = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        # a worker for this alone; it sees the GPUs without taking one from whoever computes there now
-        task = self._ray.remote(max_retries=0, max_calls=1, num_cpus=0)(examine_apart)
-        self._write_probe(ticket)
-        try:
-            asked = {node: task.options(scheduling_strategy=at(node.id, soft=False)).remote(ticket) for node in self._nodes}
-            found, deadline = {}, time.monotonic() + PATIENCE
-            for node, ref in asked.items():
-                try:
-                    found[node] = self._ray.get(ref, timeout=max(0.0, deadline - time.monotonic()))
-                except self._ray.exceptions.RayError as error:
-                    if self._is_alive(node):
-                        raise GenbenchError(f"node {node.name} can't say what it has: {words(error)}; does genbench run there?") from None
-        finally:
-            self._remove_probe(ticket)
-        if not found:
-            raise GenbenchError("every node of the Ray cluster that could take runs went away; see that they stay up")
-        self._nodes = list(found)
-        return found
-
-    def _is_alive(self, node: Node) -> bool:
-        return any(other["NodeID"] == node.id and other["Alive"] for other in self._ray.nodes())
-
-    def _write_probe(self, ticket: Ticket) -> None:
-        if self._storage is None:
-            (self._results / ticket.probe).write_bytes(b"")
-        else:
-            self._storage.write(ticket.probe, b"")
-
-    def _remove_probe(self, ticket: Ticket) -> None:
-        if self._storage is None:
-            (self._results / ticket.probe).unlink(missing_ok=True)
-        else:
-            self._storage.remove([ticket.probe, ticket.probe + "-node"])
-
-    def _capacity(self) -> tuple[int, int, list[Node]]:
-        """GPUs and CPU threads of a run, and the nodes that can take one. Raises GenbenchError where none can."""
-        device, wanted, devices = self._wishes.device, self._wishes.resources, self._wishes.devices
-        if device not in ("auto", "cpu", "cuda"):
-            raise GenbenchError(f"device {device!r} is not one of: auto, cpu, cuda; which GPU a run gets is for Ray to say")
-        alive = self._alive()
-        gpus = devices * (device == "cuda" or (device == "auto" and any(node["Resources"].get("GPU", 0) >= 1 for node in alive)))
-        # what `runs` a node could take, were threads no matter
-        able = {id(node): int(node["Resources"].get("GPU", 0)) // gpus if gpus else 1 for node in alive}
-        shares = [int(node["Resources"].get("CPU", 0)) // able[id(node)] for node in alive if able[id(node)]]
-        share = min((share for share in shares if share), default=1)
-        threads = self._wishes.threads or share - share % devices or share
-        nodes = self._able(gpus, threads)
-        if not nodes:
-            gpu = [] if not gpus else ["a GPU"] if gpus == 1 else [f"{gpus} GPUs"]
-            needs = " and ".join([f"{threads} CPUs", *gpu, *wanted])
-            there = "; ".join(_resources(node) for node in self._ray.nodes() if node["Alive"]) or "none"
-            raise GenbenchError(f"no node of the Ray cluster has {needs} for a run; nodes: {there}")
-        return gpus, threads, nodes
-
-    def _alive(self) -> list[Mapping[str, Any]]:
-        """What Ray says of the nodes that are there and have the resources asked for."""
-        wanted = self._wishes.resources
-        return [node for node in self._ray.nodes() if node["Alive"] and all(node["Resources"].get(name, 0) > 0 for name in wanted)]
-
-    def _able(self, gpus: int, threads: int) -> list[Node]:
-        """The nodes that can take runs of so many GPUs and threads."""
-        nodes = []
-        for node in self._alive():
-            fit = int(node["Resources"].get("CPU", 0)) // threads
-            fit = min(fit, int(node["Resources"].get("GPU", 0)) // gpus) if gpus else fit
-            if fit:
-                nodes.append(Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})", fit))
-        return nodes
-
-    def _needs(self, gpus: int, threads: int) -> dict[str, Any]:
-        return {"num_cpus": threads, "num_gpus": gpus, "resources": dict.fromkeys(self._wishes.resources, 0.001)}
-
 
 def can_write(folder: Path) -> bool:
     """Whether a file of some size can be written in a folder from here."""
@@ -387,11 +300,3 @@ def can_write(folder: Path) -> bool:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
     return True
-
-
-# ---- words -----------------------------------------------------------------------------------------------------------------
-
-
-def _resources(node: Mapping[str, Any]) -> str:
-    amounts = [f"{amount:g} {name}" for name, amount in sorted(node["Resources"].items()) if ":" not in name and "memory" not in name]
-    return f"{node['NodeManagerHostname']}: {', '.join(amounts) or 'nothing'}"

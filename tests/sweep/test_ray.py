@@ -322,7 +322,7 @@ def test_a_run_that_another_sweep_works_on_is_left_to_it(executor):
 
 def test_a_node_that_is_killed_costs_its_run_the_time_that_was_lost_and_no_more(executor, cluster, home):
     doomed = cluster.add_node(num_cpus=1, **ports())
-    executor._nodes = executor._capacity()[2]
+    executor._cluster.nodes = executor._cluster.able()
     assert executor.slots == 3
     cells = cells_of(executor, in_file(home, "Slow"), seeds=3)
     killed = []
@@ -338,7 +338,7 @@ def test_a_node_that_is_killed_costs_its_run_the_time_that_was_lost_and_no_more(
     killer.start()
     found, said = execute(executor, cells)
     killer.join()
-    executor._nodes = executor._capacity()[2]
+    executor._cluster.nodes = executor._cluster.able()
     assert killed
     assert [(record.status, record.spent.steps) for record in found.values()] == [("done", 120)] * 3
     assert sorted(record.spent.attempts for record in found.values()) == [1, 1, 2]
