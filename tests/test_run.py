@@ -18,6 +18,7 @@ from genbench.errors import GenbenchError
 from genbench.inventory import describe_file
 from genbench.supervisor import Supervisor
 from genbench.track import Track
+from tests.faults.conftest import no_children_left
 
 TRACK = Track(
     name="tiny", dataset="digits", size=8, budget="12steps", num_samples=60, extractor="digits-cnn",
@@ -71,18 +72,6 @@ def attempt(tmp_path, supervisor):
         return runs.run(planned, place, supervisor, **options)
 
     return attempt
-
-
-def no_children_left():
-    """True when nothing but the fork server and its helpers, this process's own children, is left."""
-    own = psutil.Process()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        left = [child for child in own.children(recursive=True) if child.ppid() != own.pid and child.status() != "zombie"]
-        if not left:
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_a_run_from_a_file_to_its_record(attempt):

@@ -1,7 +1,9 @@
 """The supervisor's clock and deadlines, on a channel with a clock of its own: what is said when, and when the supervisor is stopped."""
 
+import contextlib
 import math
 import multiprocessing
+import signal
 import subprocess
 import sys
 import textwrap
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 import genbench.supervisor as supervisor_module
@@ -169,3 +172,32 @@ def test_who_is_asked_to_end_may_say_more_than_the_channel_holds():
         child.kill()
     receiver.close()
     assert ended == 7
+
+
+def test_the_whole_group_is_killed_and_nobody_is_asked():
+    """Where orphans are not adopted, as elsewhere than on Linux, nothing else ends what a child has started."""
+    code = """
+    import os, signal, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    grandchild = os.fork()
+    if grandchild:
+        print(grandchild, flush=True)
+    time.sleep(100)
+    """
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], start_new_session=True, stdout=subprocess.PIPE, text=True)
+    grandchild = psutil.Process(int(child.stdout.readline()))
+
+    def join(timeout):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout)
+
+    try:
+        supervisor_module._kill(SimpleNamespace(pid=child.pid, join=join))
+        assert child.poll() == -signal.SIGKILL
+        assert not psutil.wait_procs([grandchild], timeout=3)[1]
+    finally:
+        child.stdout.close()
+        for process in (child, grandchild):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        child.wait()

@@ -131,11 +131,11 @@ SABOTAGES = {
     ),
     "SIGTERM only": (
         "supervisor", [(KILL, KILL.replace("SIGKILL", "SIGTERM"))],
-        "tests/test_run.py::test_a_hanging_step_is_killed_at_budget_and_grace", slow,
+        "tests/test_supervisor.py::test_the_whole_group_is_killed_and_nobody_is_asked",
     ),
     "the child killed alone": (
         "supervisor", [(KILL, KILL.replace("killpg", "kill"))],
-        "tests/test_run.py::test_a_hanging_step_is_killed_at_budget_and_grace", slow,
+        "tests/test_supervisor.py::test_the_whole_group_is_killed_and_nobody_is_asked",
     ),
     "sessions of their own left alone": (
         "supervisor", [("            end_orphans(known)\n", "            pass\n")],
