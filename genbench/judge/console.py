@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from genbench.harmless import clean
 from genbench.judgements import FULL_PEOPLE, JudgedModel, Judgement
-from genbench.leaderboard.text import clean
 from genbench.records import Score
 
 _QUESTIONS = {"real-or-fake": "Real or fake", "which-is-better": "Which is better"}

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genbench.harmless import clean
 from genbench.leaderboard.friedman import MIN_TRACKS, Friedman, average_ranks, friedman, performance_ratios, within
 from genbench.leaderboard.labels import distinct
 from genbench.leaderboard.statistics import median_with_failures
 from genbench.leaderboard.table import Row, Run, Table
-from genbench.leaderboard.text import clean
 from genbench.track import short_hash
 
 _MOST_SEARCHED = 15

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from genbench.budget import Budget
 from genbench.errors import GenbenchError
+from genbench.harmless import clean
 from genbench.judgements import is_judgement
 from genbench.leaderboard import uncertainty
 from genbench.leaderboard.across import over_tracks
@@ -26,7 +27,6 @@ from genbench.leaderboard.labels import labels_of
 from genbench.leaderboard.people import with_people
 from genbench.leaderboard.statistics import median_with_failures, t_interval
 from genbench.leaderboard.table import FULL_SEEDS, Cell, Damaged, Results, Row, Run, Table, column_key, device_class, measures
-from genbench.leaderboard.text import clean
 from genbench.records import ModelRef, Score, Store, read_record
 from genbench.track import Track, shipped_tracks
 

@@ -13,12 +13,12 @@ from genbench.arrays import read_drawn
 from genbench.bundle import EXCERPT, EXCERPT_IMAGES, NOTE, SOURCE, limit_of, place_of, read_note
 from genbench.errors import GenbenchError
 from genbench.grid import check_png
+from genbench.harmless import clean
 from genbench.judgements import judgement_paths, read_judgement
 from genbench.leaderboard.consistency import record_faults
 from genbench.leaderboard.neighbours import row_faults
 from genbench.leaderboard.render import build
 from genbench.leaderboard.table import Run
-from genbench.leaderboard.text import clean
 from genbench.records import RunRecord, Store, curve_csv, read_record, strict_json
 from genbench.verification import is_verification, read_verification, record_digest, unranked
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from genbench.leaderboard.text import clean
+from genbench.harmless import clean
 
 Better = Literal["lower", "higher", "neither"]
 Group = Literal["quality", "speed", "people", "conditional", "memorisation", "likelihood", "statistics", "ledger", "other"]

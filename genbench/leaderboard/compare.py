@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from genbench.errors import GenbenchError, unknown
+from genbench.harmless import clean
 from genbench.leaderboard import statistics
 from genbench.leaderboard.aggregate import read
 from genbench.leaderboard.columns import Column
 from genbench.leaderboard.curves import curve
 from genbench.leaderboard.statistics import Difference, Permutation, Scale
 from genbench.leaderboard.table import Row, Table
-from genbench.leaderboard.text import clean
 from genbench.leaderboard.uncertainty import finished_values
 from genbench.records import write_atomic
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from genbench.errors import GenbenchError
+from genbench.harmless import clean, csv_cell
 from genbench.leaderboard.aggregate import read
 from genbench.leaderboard.columns import Column
 from genbench.leaderboard.table import Cell, Row, Table
-from genbench.leaderboard.text import clean, csv_cell, stem
+from genbench.leaderboard.text import stem
 from genbench.records import safe_name, write_atomic
 
 FORMS = ("eval-results", "model-index", "papers-csv")

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from genbench.leaderboard.text import clean
+from genbench.harmless import clean
 from genbench.records import ModelRef
 
 _LONGEST = 160

@@ -6,10 +6,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from genbench.harmless import clean
 from genbench.leaderboard import uncertainty, words
 from genbench.leaderboard.columns import Better, Column, group_thousands, write
 from genbench.leaderboard.table import FULL_SEEDS, Row, Table
-from genbench.leaderboard.text import clean, stem
+from genbench.leaderboard.text import stem
 
 _GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "pi", "rho", "sigma",

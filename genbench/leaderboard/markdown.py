@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from genbench.harmless import clean
 from genbench.leaderboard import words
 from genbench.leaderboard.across import Across
 from genbench.leaderboard.columns import ARROWS, Column, write
 from genbench.leaderboard.table import Results, Row, Table
-from genbench.leaderboard.text import clean, code_block, is_shipped, markdown, stem, track_file
+from genbench.leaderboard.text import code_block, is_shipped, markdown, stem, track_file
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

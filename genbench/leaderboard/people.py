@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genbench.errors import GenbenchError
+from genbench.harmless import clean
 from genbench.judgements import FULL_PEOPLE, Judgement, Mode, counting, judgement_paths, read_judgement
 from genbench.leaderboard.columns import Better, Column, Form
 from genbench.leaderboard.table import Cell, Damaged, Results, Row, Table
-from genbench.leaderboard.text import clean
 from genbench.records import Score
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from genbench import __version__
 from genbench.errors import GenbenchError
+from genbench.harmless import clean
 from genbench.leaderboard import latex, markdown, schemas, site, tabular, words
 from genbench.leaderboard.aggregate import read
 from genbench.leaderboard.memory import Memory, code_digest, digest, write
@@ -25,7 +26,7 @@ from genbench.leaderboard.site import plots
 from genbench.leaderboard.site.frame import TEMPLATES, model_file
 from genbench.leaderboard.site.grids import Grid, grid, grid_digest, median_grid
 from genbench.leaderboard.table import Results, Row, Table
-from genbench.leaderboard.text import clean, stem
+from genbench.leaderboard.text import stem
 
 _WORTH_FORKING = 16
 """Parts to make from which more than one process is worth its start."""

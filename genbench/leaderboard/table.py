@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genbench.harmless import clean
 from genbench.leaderboard.columns import SECTIONS, VITAL, Better, Column, Section
-from genbench.leaderboard.text import clean
 from genbench.records import ModelRef, RunRecord, Score
 from genbench.track import Track, short_hash
 from genbench.verification import Standing, standing

@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genbench.harmless import csv_cell
 from genbench.leaderboard import words
 from genbench.leaderboard.across import Across, time_to_target
 from genbench.leaderboard.fronts import fronts
 from genbench.leaderboard.table import Row, Table
-from genbench.leaderboard.text import csv_cell
 
 SCHEMA = 1
 _LONGEST_COMMAND = 20_000

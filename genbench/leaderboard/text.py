@@ -7,8 +7,7 @@ import re
 import shlex
 from typing import Any
 
-from genbench.harmless import clean as clean
-from genbench.harmless import csv_cell as csv_cell
+from genbench.harmless import clean
 from genbench.records import ModelRef, safe_name
 from genbench.track import Track, shipped_tracks, short_hash
 

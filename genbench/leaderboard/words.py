@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from genbench.harmless import clean
 from genbench.leaderboard.across import Across, Entrant
 from genbench.leaderboard.columns import Column, group_thousands, write
 from genbench.leaderboard.table import Cell, Row, Run, Table, device_class
-from genbench.leaderboard.text import clean, command, is_shipped, track_file, track_toml
+from genbench.leaderboard.text import command, is_shipped, track_file, track_toml
 from genbench.track import Track
 
 if TYPE_CHECKING:

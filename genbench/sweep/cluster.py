@@ -43,7 +43,9 @@ class Cluster:
             gpu = [] if not self.gpus else ["a GPU"] if self.gpus == 1 else [f"{self.gpus} GPUs"]
             needs = " and ".join([f"{self.threads} CPUs", *gpu, *wishes.resources])
             there = "; ".join(_resources(node) for node in self._ray.nodes() if node["Alive"]) or "none"
-            raise GenbenchError(f"no node of the Ray cluster has {needs} for a run; nodes: {there}. Where nodes are started on demand, keep one up")
+            raise GenbenchError(
+                f"no node of the Ray cluster has {needs} for a run; nodes: {there}. Where nodes are started on demand, keep one up"
+            )
 
     @property
     def needs(self) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import unicodedata
 
 import pytest
 
+from genbench.harmless import clean
 from genbench.leaderboard.aggregate import read
 from genbench.leaderboard.labels import distinct, labels_of
 from genbench.leaderboard.table import identity
-from genbench.leaderboard.text import clean
 
 
 def labels(make, *models):

@@ -45,24 +45,11 @@ def test_every_known_column_explains_itself():
     assert column("x|<y>", "neither").group == "other"
 
 
-def test_clean_removes_what_moves_or_hides_text():
-    assert text.clean("a\u202eb\nc\td\x00e\u200bf") == "ab c d ef"
-    assert text.clean("x" * 500, 10) == "x" * 9 + "…"
-
-
 def test_markdown_shows_text_literally():
     assert text.markdown("a|b <i>*c*_d`[e](http://f) @g") == "a\\|b \\<i\\>\\*c\\*\\_d\\`\\[e\\](http:\\//f) &#64;g"
     block = text.code_block("a ``` b")
     assert block.startswith("````sh\n")
     assert block.endswith("\n````")
-
-
-@pytest.mark.parametrize("cell", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
-def test_csv_cells_are_no_formulas(cell):
-    assert text.csv_cell(cell) == "'" + cell
-    assert text.csv_cell(-1.5) == -1.5
-    assert text.csv_cell("dcgan") == "dcgan"
-    assert (len(text.csv_cell("x" * 500)), len(text.csv_cell("x" * 500, 1000))) == (200, 500)
 
 
 def test_file_names_stay_in_their_folder_and_apart():

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from genbench.budget import Budget
+from genbench.harmless import clean
 from genbench.leaderboard import words
 from genbench.leaderboard.columns import ARROWS, SECTIONS, Column, group_thousands, write
 from genbench.leaderboard.site.drawings import Line, chart
 from genbench.leaderboard.site.frame import model_file, paper_link, render
 from genbench.leaderboard.site.grids import Grid
 from genbench.leaderboard.table import Row, Run, Table
-from genbench.leaderboard.text import clean, is_shipped, stem, track_file
+from genbench.leaderboard.text import is_shipped, stem, track_file
 from genbench.records import HOLDOUT_NLL, CurvePoint
 
 _LOSSES = 8

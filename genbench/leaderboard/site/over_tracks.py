@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from genbench.harmless import clean
 from genbench.leaderboard import words
 from genbench.leaderboard.across import Across
-from genbench.leaderboard.text import clean, stem
+from genbench.leaderboard.text import stem
 
 FIGURES = (
     (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from genbench.harmless import clean
 from genbench.leaderboard import words
 from genbench.leaderboard.columns import SECTIONS, Column
 from genbench.leaderboard.site.frame import render
 from genbench.leaderboard.table import FULL_SEEDS, Results, Table
-from genbench.leaderboard.text import clean, stem
+from genbench.leaderboard.text import stem
 from genbench.track import PROTOCOL
 
 _TITLES: dict[str, str] = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genbench.harmless import clean
 from genbench.leaderboard import words
 from genbench.leaderboard.columns import ARROWS, Column
 from genbench.leaderboard.site.frame import model_file, render
 from genbench.leaderboard.site.grids import Grid
 from genbench.leaderboard.table import Results, Row, Table
-from genbench.leaderboard.text import clean, stem
+from genbench.leaderboard.text import stem
 
 _TOP = 8
 _NEWEST = 8

@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from genbench.harmless import clean
 from genbench.leaderboard import words
 from genbench.leaderboard.columns import ARROWS, Column, Form, write
 from genbench.leaderboard.site.frame import model_file, render
 from genbench.leaderboard.site.grids import Grid
 from genbench.leaderboard.table import Row, Run, Table
-from genbench.leaderboard.text import clean, is_shipped, stem, track_file
+from genbench.leaderboard.text import is_shipped, stem, track_file
 
 FIGURES = (
     (
