@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import threading
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from genbench import child, surroundings
 from genbench.devices import ALONE, Rank
 from genbench.inbox import Inbox
+from genbench.supervisor import Supervisor, _plain_main
 
 
 def settled(device, rank=ALONE):
@@ -31,6 +33,16 @@ def test_a_runs_gpu_is_its_processes_current_one(monkeypatch, device, rank, expe
 def test_a_run_on_a_cpu_has_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("CUDA was asked"))
     settled("cpu")
+
+
+def test_a_run_on_a_cpu_is_deterministic_and_so_is_what_it_compiles():
+    with surroundings.isolated():
+        torch.set_deterministic_debug_mode("default")
+        os.environ.pop("TORCHINDUCTOR_DETERMINISTIC", None)
+        child._settle_in(SimpleNamespace(device="cpu", memory=None, threads=2, spec=SimpleNamespace(seed=3)), ALONE)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["TORCHINDUCTOR_DETERMINISTIC"] == "1"
 
 
 def test_a_training_does_not_wait_for_a_supervisor_that_is_stopped():
@@ -57,3 +69,19 @@ def test_a_training_does_not_wait_for_a_supervisor_that_is_stopped():
     steps = [message["steps"] for message in heard[:-1]]
     assert 100 < len(steps) < 5000
     assert steps == list(range(len(steps)))
+
+
+def test_a_child_starts_with_torch_loaded(tmp_path):
+    """A fork server passes over a preload that fails, without a word."""
+    supervisor, told = Supervisor(), tmp_path / "modules"
+    if supervisor._context.get_start_method() != "forkserver":
+        pytest.skip("there is no fork server here")
+    code = f"import sys; open({str(told)!r}, 'w').write(' '.join(sys.modules))"
+    with _plain_main():
+        process = supervisor._context.Process(target=exec, args=(code,))
+        process.start()
+    process.join(60)
+    modules = told.read_text().split()
+    assert "torch" in modules
+    assert ("torch._dynamo" in modules) == (torch.version.cuda is None and torch.version.hip is None)
+    assert not {"scipy", "genbench.stages"} & set(modules)  # with threads of its own, and with what may be seeded

@@ -218,7 +218,7 @@ def read(path):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_saves_and_the_same_command_goes_on(home, sent):
-    (home / "tiny.toml").write_text(TRACK.format(budget="300steps"))
+    (home / "tiny.toml").write_text(TRACK.format(budget="120steps"))
     write(home, ["Slow"], 2)
     process = start(home)
     wait_for(lambda: training(home))
@@ -231,11 +231,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(home, sent):
     assert sweep(home).returncode == 0
     found = records(home)
     assert found["Slow", 0].spent.attempts == 2
-    assert (found["Slow", 0].spent.steps, found["Slow", 0].spent.lost) == (300, 0)
+    assert (found["Slow", 0].spent.steps, found["Slow", 0].spent.lost) == (120, 0)
 
 
 def test_a_second_ctrl_c_kills_and_a_killed_sweep_is_taken_over(home):
-    (home / "tiny.toml").write_text(TRACK.format(budget="200steps"))
+    (home / "tiny.toml").write_text(TRACK.format(budget="100steps"))
     write(home, ["Hangs", "Slow"], 1)
     process = start(home)
     wait_for(lambda: training(home))
@@ -253,7 +253,7 @@ def test_a_second_ctrl_c_kills_and_a_killed_sweep_is_taken_over(home):
     process.wait(10)
     assert list((home / "results").rglob("lease"))
     assert sweep(home, "--only", "Slow").returncode == 0  # at once: its holder is known to be dead
-    assert records(home)["Slow", 0].spent.steps == 200
+    assert records(home)["Slow", 0].spent.steps == 100
     assert records(home)["Slow", 0].spent.lost >= 0
 
 
