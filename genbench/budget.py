@@ -68,6 +68,8 @@ class Ledger:
     """Share of the clock this process's threads stood in the run queue; see `CONTENDED`."""
     lost: float = 0.0
     """Seconds, among those charged, whose work a crash undid."""
+    flops_per_step: float | None = None
+    """Of a step, as counted last; a step that is counted runs as it is written, whatever was compiled."""
 
 
 class Meter:
@@ -83,6 +85,7 @@ class Meter:
         self.steps = 0
         self.images = 0
         self.flops = 0.0
+        self.flops_per_step: float | None = None
         self._synchronize = synchronize
         self._clock = clock
         self._banked = 0.0
@@ -142,6 +145,7 @@ class Meter:
         """Go on from the charges of an interrupted run."""
         self._banked, self.steps, self.images, self.flops = ledger.seconds, ledger.steps, ledger.images, ledger.flops
         self._cpu, self._waited, self._lost = ledger.cpu_seconds, ledger.waited * ledger.seconds, ledger.lost
+        self.flops_per_step = ledger.flops_per_step
 
     def charge_lost(self, seconds: float) -> None:
         """Charge training that a crash undid: without that, a crash would buy another try."""
@@ -151,7 +155,7 @@ class Meter:
     def ledger(self) -> Ledger:
         """The charges so far."""
         share = self._waited / (self._banked * self._threads) if self._banked > 0 else 0.0
-        return Ledger(self._banked, self.steps, self.images, self.flops, self._cpu, share, self._lost)
+        return Ledger(self._banked, self.steps, self.images, self.flops, self._cpu, share, self._lost, self.flops_per_step)
 
 
 def _run_queue_wait() -> dict[str, float]:

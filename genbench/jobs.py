@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from genbench.records import CurvePoint, RunSpec, Score, Spent, Throughput
+from genbench.records import CurvePoint, Finite, RunSpec, Score, Spent, Throughput
 from genbench.track import Track
 
 Stage = Literal["check", "train", "sample", "score"]
@@ -88,8 +88,8 @@ class Sampled(BaseModel):
     """Result of the ``sample`` stage."""
 
     samples: str
-    sample_rates: dict[str, tuple[float, float, float]]
-    sample_waited: float
+    sample_rates: dict[str, tuple[Finite, Finite, Finite]]
+    sample_waited: Finite
     peak_bytes: int
     flags: tuple[str, ...]
     prior: str
@@ -99,6 +99,6 @@ class Scored(BaseModel):
     """Result of the ``score`` stage."""
 
     scores: tuple[Score, ...]
-    curve: tuple[float | None, ...]
+    curve: tuple[Finite | None, ...]
     flags: tuple[str, ...]
-    extractor_accuracy: float | None
+    extractor_accuracy: Finite | None

@@ -132,7 +132,7 @@ def _stale(path: Path, holder: dict[str, object]) -> bool:
         age = _now(path.parent) - path.stat().st_mtime
     except FileNotFoundError:
         return True
-    return age > STALE
+    return abs(age) > STALE  # a time to come is no touch either: the clock was put back, or the folder is a copy
 
 
 def _now(folder: Path) -> float:
@@ -149,7 +149,7 @@ def _now(folder: Path) -> float:
 
 def _holder(path: Path) -> dict[str, object]:
     """What the lease says of its holder; nothing where there is none or it is just being written."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         said = json.loads(path.read_bytes())
         return said if isinstance(said, dict) else {}
     return {}
@@ -183,7 +183,7 @@ def _lost(path: Path, token: str) -> bool:
             return not isinstance(said, dict) or said.get("token") != token
         except FileNotFoundError:
             time.sleep(pause)
-        except (OSError, ValueError):  # a file system that is away for a while, or a lease that is just being written
+        except (OSError, ValueError, RecursionError):  # a file system that is away for a while, or a lease that is just being written
             return False
     return True
 

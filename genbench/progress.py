@@ -13,8 +13,10 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from genbench.budget import Budget
+from genbench.harmless import clean
 from genbench.records import RunRecord
 from genbench.run import Planned
 from genbench.track import Track
@@ -77,7 +79,7 @@ def _score_words(record: RunRecord) -> list[str]:
 
 
 def _losses(event: Event) -> str:
-    return "  ".join(f"{name} {value:.3g}" for name, value in list(event["losses"].items())[:3])
+    return "  ".join(f"{clean(name, 40)} {value:.3g}" for name, value in list(event["losses"].items())[:3])
 
 
 def _left(event: Event) -> str:
@@ -190,19 +192,24 @@ class Board:
         if wall is None or not (to_come or self._running):
             return ""
         now = time.monotonic()
-        seconds = round((to_come * wall + sum(max(0.0, wall - (now - begun)) for _, begun, _ in self._running.values())) / self._slots)
+        remain = [max(0.0, wall - (now - begun)) for _, begun, _ in self._running.values()]
+        side_by_side = min(max(self._slots, len(remain)), to_come + len(remain))  # a cluster may grow, and a night ends with few
+        longest = max([*remain, wall * bool(to_come)])
+        seconds = round(max(longest, (to_come * wall + sum(remain)) / side_by_side))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         with self._lock:
-            table.add_row(self.summary())
+            table.add_row(Text(self.summary()))
             for one, _, event in self._running.values():
                 if event["kind"] == "tick":
                     bar = ProgressBar(1.0, event["progress"], width=24)
-                    table.add_row(f"  {_title(one)}", bar, f"{event['progress']:4.0%}", f"{event['rate']:,.0f} img/s  {_losses(event)}")
+                    facts = Text(f"{event['rate']:,.0f} img/s  {_losses(event)}")
+                    table.add_row(Text(f"  {_title(one)}"), bar, f"{event['progress']:4.0%}", facts)
                 else:
-                    table.add_row(f"  {_title(one)}", "", "", f"on {event['host']}" if event["kind"] == "begun" else _WORDS[event["stage"]])
+                    facts = Text(f"on {event['host']}" if event["kind"] == "begun" else _WORDS[event["stage"]])
+                    table.add_row(Text(f"  {_title(one)}"), "", "", facts)
         return table
 
 

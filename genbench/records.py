@@ -239,23 +239,31 @@ class Store:
         return self.root / spec.folder
 
     def get(self, spec: RunSpec) -> RunRecord | None:
-        """The record of this run, or None where it is not finished. A damaged one, or another run's, is set aside and None returned."""
+        """The record of this run, or None where it is not finished. A damaged one, or another run's, is set aside and None returned.
+
+        Raises GenbenchError where it is there and can't be read at the moment: that says nothing against what is in it.
+        """
         path = self.folder(spec) / "record.json"
-        if not path.exists():
-            return None
         try:
-            record = read_record(path)
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise GenbenchError(f"record {path} can't be read: {error.strerror or error}; the same command goes on once it can") from None
+        try:
+            record = parse_record(content, path)
             if record.spec.folder != spec.folder:
                 raise GenbenchError(f"record {path} is that of {record.spec.folder}")
             return record
         except GenbenchError as error:
             _log.warning("%s; set aside as record.damaged.json, and the run is open again", error)
-            path.replace(path.with_name("record.damaged.json"))
+            with contextlib.suppress(FileNotFoundError):  # another process has set it aside meanwhile
+                path.replace(path.with_name("record.damaged.json"))
             return None
 
     def status(self, spec: RunSpec) -> Status | None:
         """How this run ended, read in a fraction of the time of `get`; None where it has no record that `get` might read."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             said = json.loads((self.folder(spec) / "record.json").read_bytes())["status"]
             return said if said in get_args(Status) else None
         return None
@@ -278,11 +286,18 @@ class Store:
 def read_record(path: Path) -> RunRecord:
     """A file -> RunRecord, validated strictly. Raises GenbenchError naming the file and what is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
-        strict_json(text)
-        return RunRecord.model_validate_json(text)
+        content = path.read_bytes()
     except OSError as error:
         raise GenbenchError(f"record {path}: {error.strerror or error}") from None
+    return parse_record(content, path)
+
+
+def parse_record(content: bytes, path: Path) -> RunRecord:
+    """What a file holds -> RunRecord, as `read_record`; `path` is its name in errors."""
+    try:
+        text = content.decode("utf-8")
+        strict_json(text)
+        return RunRecord.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         raise GenbenchError(f"record {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -48,12 +48,12 @@ Drawn = Sequence[NDArray[np.uint8]]
 
 def save(
     folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, points: Sequence[Point], drawn: Drawn,
-    others: Mapping[str, Tensor] = MappingProxyType({}), devices: int = 1, device: torch.device = CPU,
+    others: Mapping[str, Tensor] = MappingProxyType({}), devices: int = 1, device: torch.device = CPU, threads: int | None = None,
 ) -> None:  # fmt: skip
     """Write the state between two steps as ``<folder>/<steps>``: new beside the old, flushed, renamed, read back, and only then pruned.
 
-    `device` is this process's own. Where the run has several `devices`, `others` are the states of the other ranks' generators
-    (`genbench.ranks`): all else is the same.
+    `device` is this process's own, and `threads` are those that it was given; None: those it has now. Where the run has several
+    `devices`, `others` are the states of the other ranks' generators (`genbench.ranks`): all else is the same.
     """
     tensors: dict[str, Tensor] = {}
     weights, extra = model_state(model)
@@ -68,7 +68,7 @@ def save(
     tensors |= {f"curve/{index}": torch.from_numpy(images) for index, images in enumerate(drawn)}
     content = save_tensors(tensors)
     state = {
-        "tensors": hashlib.sha256(content).hexdigest(), "made": _surroundings(device, devices),
+        "tensors": hashlib.sha256(content).hexdigest(), "made": _surroundings(device, devices, threads),
         "extra": extra, "optimizers": told, "drawn": batches.drawn, "ledger": asdict(meter.ledger()),
         "points": [asdict(point) for point in points], "curve": len(drawn),
         "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]], "numpy": [numpy_name, *numpy_rest],
@@ -88,7 +88,7 @@ def save(
 
 def restore(
     folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, rank: int = 0, devices: int = 1,
-    device: torch.device = CPU,
+    device: torch.device = CPU, threads: int | None = None,
 ) -> tuple[list[Point], list[NDArray[np.uint8]]] | None:  # fmt: skip
     """Bring freshly built objects to the newest whole state -> (the curve so far, its images); None, and nothing changed, without one.
 
@@ -99,7 +99,7 @@ def restore(
     if found is None:
         return None
     state, tensors = found
-    here = _surroundings(device, devices)
+    here = _surroundings(device, devices, threads)
     if state["made"] != here:
         was = ", ".join(f"{name} {value}" for name, value in state["made"].items())
         now = ", ".join(f"{name} {value}" for name, value in here.items())
@@ -142,9 +142,12 @@ class Cadence:
         self._cost = self._last - started
 
 
-def _surroundings(device: torch.device, devices: int) -> dict[str, Any]:
-    """What bits depend on beside the state itself, which threads are on a CPU; memory layout is the harness's own choice."""
-    threads = {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
+def _surroundings(device: torch.device, devices: int, given: int | None) -> dict[str, Any]:
+    """What bits depend on beside the state itself: on a CPU the threads `given`; what a model makes of them it does each time.
+
+    Memory layout is the harness's own choice.
+    """
+    threads = {"threads": given or torch.get_num_threads()} if device.type == "cpu" else {}
     several = {"devices": devices} if devices > 1 else {}
     return {**threads, "torch": str(torch.__version__), **several}
 

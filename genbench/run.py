@@ -269,8 +269,8 @@ class _Heard:
             self._curve = [point for point in self._curve if point.progress < event["progress"]] + [_point(event)]
 
     def account(self, budget: str, attempt: Path) -> dict[str, Any]:
-        """The record's fields for a run that did not come to its end; empty where its training never began."""
-        spent = witness.noted(attempt)
+        """The record's fields for a run that did not come to its end in this attempt; empty where its training never began."""
+        spent = witness.last_noted(attempt)
         if spent is None:
             return {}
         return {"curve": tuple(self._curve), "spent": Spent(budget=budget, attempts=int(attempt.name), **spent._asdict())}
@@ -300,9 +300,14 @@ def _committed(record: RunRecord, store: Store) -> RunRecord:
     """Commit a record and remove what only an unfinished run needs -> the record that counts: another's where that came first."""
     folder = store.folder(record.spec)
     store.commit(record)
+    _tidy(folder)
+    return store.get(record.spec) or record
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what only an unfinished run needs: what it had saved, and what it had spent, which no retry is charged for."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     witness.forget(folder / "attempts")
-    return store.get(record.spec) or record
 
 
 def retry(planned: Planned, store: Store) -> None:
@@ -317,6 +322,7 @@ def retry(planned: Planned, store: Store) -> None:
             return
         attempts = folder / "attempts"
         last = attempts / str(max(1, sum(1 for _ in attempts.glob("*"))))
+        _tidy(folder)  # who wrote the record may have been killed before
         last.mkdir(parents=True, exist_ok=True)  # a record that came from elsewhere came without them
         (folder / "record.json").replace(last / "failed.json")
 

@@ -92,7 +92,7 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     from genbench.train import train as train_model
     from genbench.witness import Witness, undone
 
-    stop = _stop_on_sigterm()
+    stop, threads = _stop_on_sigterm(), torch.get_num_threads()
     spec, track = job.spec, job.spec.track
     device = torch.device(job.device if rank.of == 1 else devices.device_of(job.device, rank.number))
     synchronize, first = throughput.synchronizer(device), rank.number == 0
@@ -115,14 +115,14 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     watch.look()
     torch.manual_seed(stream(spec.seed, f"train/{rank.number}" if rank.number else "train"))
     state = job.folder / FOLDER
-    earlier, drawn = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of, device) or ([], [])
+    earlier, drawn = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of, device, threads) or ([], [])
     watch.seeded()
 
     def keep(points: Sequence[Point]) -> None:
         team.align(model, trained)
         others = team.randomness()
         if first:
-            resume.save(state, model, optimizers, batches, meter, points, drawn, others, rank.of, device)
+            resume.save(state, model, optimizers, batches, meter, points, drawn, others, rank.of, device, threads)
 
     def save(points: Sequence[Point]) -> None:
         send("pause")

@@ -30,6 +30,8 @@ AWAY = 1.0
 """Seconds between two looks at a channel from which on we were away: stopped by Ctrl-Z, or held up by a disk."""
 CATCH_UP = 5.0
 """Seconds, once back, in which no deadline counts before everything that waits is read."""
+SERVER_GONE = 255
+"""What multiprocessing makes of the exit code of a child whose fork server, and with it the child, was killed."""
 LOG_LINES = 20
 LOG_LIMIT = 16 << 20
 """Bytes of a stage's log; a longer one loses its beginning."""
@@ -132,7 +134,7 @@ def _follow(
                 away, back = (before, now) if away is None else (away, back)
                 message = inbox.take(0) if message is None else message
         except EOFError:
-            process.join(1.0)
+            process.join(DYING)
             return _death(process.exitcode)
         except ValueError:
             return Outcome("error", _FOREIGN)
@@ -193,6 +195,8 @@ def _kill(process: Any) -> None:
 def _death(exitcode: int | None) -> Outcome:
     if exitcode is None:
         return Outcome("error", "closed its channel without a result")
+    if exitcode == SERVER_GONE:
+        return Outcome("error", f"the process ended with exit code {exitcode}, or its fork server was killed", crashed=True)
     if exitcode < 0:
         name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else str(-exitcode)
         return Outcome("error", f"the process was killed by {name}", crashed=True)

@@ -78,9 +78,10 @@ def train(
 ) -> Training:
     """Step `model` until `meter` is exhausted, the model is `finished`, a loss is not finite, or `stop()`.
 
-    At each share of the budget in `at` the clock is halted and `on_point` called: what it does is not charged, what it returns joins
-    the point's losses. Where `save_due()`, asked every half second, `save` gets the points so far, between two steps and off the
-    clock. `earlier` are the points of the run that this one continues.
+    At each share of the budget in `at`, and where there are any at its end, the clock is halted and `on_point` called: what it does is
+    not charged, what it returns joins the point's losses. Where `save_due()`, asked every half second, `save` gets the points so far,
+    between two steps and off the clock; and once more when the budget is spent, before the last point. `earlier` are the points of the
+    run that this one continues; shares beyond them are still to come.
 
     Where the run has several `devices`, this is one of them, and all take the same decisions: by the same `clock`, on losses and the
     flag of a bad one that they `agree` on, and on the word of `any_finished`.
@@ -88,9 +89,10 @@ def train(
     step = _Stepper(model, optimizers, batches, meter, device, precision, devices, clock, agree)
     points = list(earlier)
     rates: list[float] = []
-    pending = sorted(share for share in at if share > meter.progress)
-    diverged, finished, stopped = "", False, False
-    while not (meter.exhausted or diverged or finished or stopped):
+    reached = max((point.progress for point in points), default=0.0)
+    pending = sorted(share for share in {*at, 1.0} if share > reached) if at else []
+    diverged, finished, stopped, saved = "", False, False, meter.steps
+    while not (diverged or stopped) and (pending or not (meter.exhausted or finished)):
         target = pending[0] if pending else 1.0
         saving = False
         with meter.running():
@@ -104,18 +106,23 @@ def train(
                     on_tick(point)
                     if step.diverged:
                         diverged = f"a loss was not finite by step {meter.steps}: {_worst(point.losses)}"
-                    stopped = stop()
+                    # who is stopped at the very step that ends a part has come to its end
+                    stopped = stop() and not (meter.exhausted or finished) and meter.progress < target
                     if diverged or stopped:
                         break
                     saving = save_due() and not (meter.exhausted or finished) and meter.progress < target
         if saving:
             save(points)
+            saved = meter.steps
         elif not (diverged or stopped):
             point = step.look()
             if step.diverged:
                 diverged = f"a loss was not finite by step {meter.steps}: {_worst(point.losses)}"
             while pending and (meter.progress >= pending[0] or finished):
                 pending.pop(0)
+            if meter.exhausted and not (finished or diverged) and meter.steps > saved:
+                save(points)  # from here on nothing can undo what was trained
+                saved = meter.steps
             if at and not diverged:
                 points.append(replace(point, losses={**point.losses, **(on_point(point) or {})}))
     ledger = meter.ledger()
@@ -136,8 +143,6 @@ class _Stepper:
         self.model, self.optimizers, self.batches, self.meter, self.device = model, optimizers, batches, meter, device
         self.bf16 = precision == "bf16"
         self.diverged = False
-        self.flops_per_step = 0.0
-        self._counted = False
         self._bad = torch.zeros((), dtype=torch.bool, device=device)
         self._scalars: Mapping[str, Tensor] = {}
         self._looked = clock()
@@ -146,12 +151,12 @@ class _Stepper:
     def __call__(self) -> None:
         meter, before = self.meter, self.batches.drawn
         self.batches.progress = meter.progress
-        due = not self._counted or (meter.budget.kind == "flops" and meter.steps % FLOPS_EVERY == 0)
+        due = meter.flops_per_step is None or (meter.budget.kind == "flops" and meter.steps % FLOPS_EVERY == 0)
         counter = _FlopCounter() if due else None
         with counter or contextlib.nullcontext(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             scalars = self.model.training_step(self.batches, self.optimizers)  # type: ignore[operator]
         if counter is not None:
-            self.flops_per_step, self._counted = float(self._devices * counter.total), True
+            meter.flops_per_step = float(self._devices * counter.total)
             _check_scalars(scalars)
         if self.batches.drawn == before:
             raise GenbenchError("training_step drew no batch: every step must call next(batches) at least once")
@@ -160,7 +165,7 @@ class _Stepper:
             total = sum(value.detach() for value in scalars.values())
             self._bad.logical_or_(~torch.isfinite(total))
         meter.steps += 1
-        meter.flops += self.flops_per_step
+        meter.flops += meter.flops_per_step or 0.0
 
     def tick_due(self) -> bool:
         return self._clock() - self._looked >= TICK

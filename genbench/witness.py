@@ -45,10 +45,15 @@ def noted(attempt: Path) -> Noted | None:
     return found if math.isfinite(found.seconds) and min(found) >= 0 else None
 
 
+def last_noted(attempt: Path) -> Noted | None:
+    """What the last training up to this attempt noted: one that is lost while it starts notes nothing, and what was spent stays spent."""
+    found = (noted(attempt.with_name(str(number))) for number in range(int(attempt.name), 0, -1))
+    return next((one for one in found if one is not None), None)
+
+
 def undone(attempt: Path, restored: float) -> float:
     """Seconds that the last training before this attempt had spent beyond those of the state that was restored, `restored`."""
-    earlier = (noted(attempt.with_name(str(number))) for number in range(int(attempt.name) - 1, 0, -1))
-    last = next((found for found in earlier if found is not None), Noted())
+    last = last_noted(attempt.with_name(str(int(attempt.name) - 1))) or Noted()
     return max(0.0, last.seconds - restored)
 
 

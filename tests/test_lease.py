@@ -207,3 +207,17 @@ def test_a_process_has_a_beginning_and_its_space():
         assert state in "RS"
         assert 0 < int(started) < int(told[0].split("'")[-2]) <= int(told[1].split("'")[-2])
     assert lease.process(2**22 + 1) == ("", "")  # beyond the largest there may be
+
+
+def test_a_lease_that_nests_without_end_names_nobody(tmp_path):
+    (tmp_path / "lease").write_text("[" * 100_000)
+    assert busy(tmp_path)
+    assert lease.holder(tmp_path) == ""
+
+
+def test_a_touch_in_time_to_come_is_none(tmp_path):
+    put(tmp_path)
+    os.utime(tmp_path / "lease", (time.time() + 3600, time.time() + 3600))
+    assert not busy(tmp_path)
+    with held(tmp_path):
+        pass

@@ -72,3 +72,30 @@ def test_a_run_whose_machine_is_lost_waits_until_it_begins_again(board, runs, cl
     clock.seconds = 1010.0
     board.record(runs[0], done(runs[0]))
     assert board.summary() == "1 done, 3 to come, 0:00:15 left"
+
+
+def test_what_a_model_calls_its_losses_and_its_settings_is_shown_as_it_stands(clock):
+    model = MODEL.model_copy(update={"changed": {"style": "[/x]"}})
+    (one,) = [Planned(RunSpec(model=model, track=TRACK, track_hash=TRACK.hash, seed=0, device="cpu-1"), "s")]
+    board = Board([one], 1, Console(file=io.StringIO(), width=200))
+    board.event(one, {"kind": "stage", "stage": "train"})
+    assert "(style=[/x])" in table(board)
+    board.event(one, {"kind": "tick", "progress": 0.5, "rate": 9.0, "losses": {"loss[/d]": 1.0, "a\nb\x1b[2J": 2.0}})
+    assert "(style=[/x])" in table(board)
+    assert "loss[/d] 1  a b [2J 2" in table(board)
+
+
+def test_the_last_runs_of_a_night_take_as_long_as_the_longest(runs, clock):
+    board = Board(runs, 8, Console(file=io.StringIO(), width=200))
+    assert board.summary() == "0 done, 4 to come, 0:01:00 left"  # side by side, and eight places for them
+    for one in runs:
+        board.event(one, {"kind": "begun", "host": "node-7"})
+    clock.seconds = 20.0
+    assert board.summary() == "0 done, 4 running, 0:00:40 left"
+
+
+def test_a_cluster_that_has_grown_is_as_wide_as_what_runs(runs, clock):
+    board = Board(runs, 1, Console(file=io.StringIO(), width=200))
+    for one in runs[:2]:
+        board.event(one, {"kind": "begun", "host": "node-7"})
+    assert board.summary() == "0 done, 2 running, 2 to come, 0:02:00 left"

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import pytest
 
@@ -166,3 +168,41 @@ def test_load_gives_a_row_a_run(tmp_path):
     assert set(frame["hp_lr"]) == {0.1}
     assert set(frame["spent_images"]) == {320}
     assert json.loads(frame.to_json(orient="records"))[0]["track"] == "t"
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_record_that_cannot_be_read_at_the_moment_stays_where_it_is(tmp_path, monkeypatch, error):
+    record, store = make_record(), Store(tmp_path)
+    path = store.commit(record)
+
+    def fails(self):
+        raise OSError(error, os.strerror(error), str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(path), "read_bytes", fails)
+        with pytest.raises(GenbenchError, match=r"can't be read: .*; the same command goes on once it can"):
+            store.get(record.spec)
+    assert [one.name for one in path.parent.iterdir()] == ["record.json"]
+    assert store.get(record.spec) == record
+
+
+def test_of_two_that_find_a_damaged_record_one_sets_it_aside(tmp_path, monkeypatch):
+    record, store = make_record(), Store(tmp_path)
+    path = store.commit(record)
+    path.write_text("{")
+
+    def another_was_faster(self):
+        self.replace(self.with_name("record.damaged.json"))
+        return b"{"
+
+    monkeypatch.setattr(type(path), "read_bytes", another_was_faster)
+    assert store.get(record.spec) is None
+    assert [one.name for one in path.parent.iterdir()] == ["record.damaged.json"]
+
+
+def test_a_record_that_nests_without_end_has_no_status(tmp_path):
+    record, store = make_record(), Store(tmp_path)
+    path = store.commit(record)
+    path.write_text("[" * 100_000)
+    assert store.status(record.spec) is None
+    assert store.get(record.spec) is None

@@ -494,3 +494,63 @@ def test_a_run_on_a_gpu(attempt):
     assert record.spec.device == record.environment.device != "cpu"
     assert record.score("fid") > 0
     assert record.throughput.train_peak_bytes > 0
+
+
+def test_ctrl_c_while_the_last_point_is_taken_loses_nothing_of_the_training(attempt):
+    whole = attempt(results="whole")
+
+    def interrupt(event):
+        if event["kind"] == "tick" and event["phase"] == "curve" and event["progress"] >= 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert attempt(on_event=interrupt) is None
+    record = attempt()
+    assert (record.status, record.spent.steps, record.spent.lost, record.spent.attempts) == ("done", 12, 0, 2)
+    assert record.digests == whole.digests
+    assert [point.steps for point in record.curve] == [6, 12]
+
+
+def test_a_model_that_sets_the_threads_goes_on_like_another(attempt):
+    body = """
+    def __init__(self, image):
+        super().__init__(image)
+        torch.set_num_threads(2)
+    def misbehave(self):
+        time.sleep(0.02)
+    """
+    track = TRACK.model_copy(update={"budget": "60steps"})
+
+    def interrupt(event):
+        if event["kind"] == "tick" and event["phase"] == "train":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert attempt(body, track=track, on_event=interrupt) is None
+    record = attempt(body, track=track)
+    assert (record.status, record.spent.steps, record.spent.attempts) == ("done", 60, 2)
+
+
+def test_a_run_whose_fork_server_is_killed_goes_on(attempt):
+    from multiprocessing import forkserver
+
+    killed = []
+
+    def kill(event):
+        if event["kind"] == "tick" and event["phase"] == "train" and not killed:
+            killed.append(forkserver._forkserver._forkserver_pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    record = attempt("def misbehave(self):\n    time.sleep(0.03)", track=TRACK.model_copy(update={"budget": "60steps"}), on_event=kill)
+    assert killed
+    assert (record.status, record.spent.steps, record.spent.attempts) == ("done", 60, 2)
+
+
+def test_a_retry_begins_anew_where_who_wrote_the_failure_was_killed_before_tidying_up(attempt, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_tidy", lambda folder: None)
+        track = TRACK.model_copy(update={"budget": "60steps"})
+        body = "def misbehave(self):\n    time.sleep(0.03)\n    if self.count > 55:\n        raise ValueError"
+        assert attempt(body, track=track).status == "error"
+    assert list((attempt.folder / "state").iterdir())
+    runs.retry(attempt.planned, attempt.place.store)
+    assert not (attempt.folder / "state").exists()
+    assert not list(attempt.folder.glob("attempts/*/clock"))

@@ -145,6 +145,13 @@ def test_a_result_that_is_none_ends_the_stage(follow):
     assert outcome.reason.startswith("what came through its channel as its result is none: curve.0: ")
 
 
+@pytest.mark.parametrize("value", [{"extractor_accuracy": math.nan}, {"curve": [1.0, math.inf]}])
+def test_a_number_that_no_record_holds_is_none(follow, value):
+    outcome = follow([(0, {"kind": "result", "value": RESULT["value"] | value})])
+    assert outcome.status == "error"
+    assert outcome.reason.startswith(f"what came through its channel as its result is none: {next(iter(value))}")
+
+
 def test_the_reason_of_a_failure_is_printable(follow):
     outcome = follow([(0, {"kind": "failed", "status": "oom", "reason": "no\x1b[2J room\ud800\n" + "x" * 5000})])
     assert outcome.status == "oom"

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
-from genbench.budget import Budget, Meter
+from genbench.budget import Budget, Ledger, Meter
 from genbench.datasets.resident import TrainingBatches
 from genbench.errors import GenbenchError
 from genbench.model import ImageSpec, Optimizers
 from genbench.sample import draw
-from genbench.train import train
+from genbench.train import Point, _FlopCounter, train
 from tests.toys import Autoencoder, make_data
 
 CPU = torch.device("cpu")
@@ -242,3 +242,54 @@ def test_what_is_measured_at_a_point_joins_its_losses():
     _, training = trained(budget="4steps", at=(0.5, 1.0), on_point=lambda point: {"holdout": 10.0 * point.steps})
     assert [point.losses["holdout"] for point in training.points] == [20, 40]
     assert all("loss" in point.losses for point in training.points)
+
+
+@pytest.mark.parametrize(("last", "points", "steps"), [(4, [], 4), (5, [5], 6), (10, [5, 10], 10)])
+def test_a_stop_at_the_step_that_ends_a_part_takes_nothing_from_it(monkeypatch, last, points, steps):
+    monkeypatch.setattr("genbench.train.TICK", 0.0)
+    said = []
+    _, training = trained(budget="10steps", at=(0.5, 1.0), stop=lambda: said[-1].steps >= last, on_tick=said.append)
+    assert [point.steps for point in training.points] == points
+    assert training.stopped == (last < 10)
+    assert training.ledger.steps == steps
+
+
+def test_what_was_trained_is_saved_before_the_last_point():
+    order = []
+    said = {"save": lambda points: order.append(len(points)), "on_point": lambda point: order.append(point.steps)}
+    trained(budget="10steps", at=(0.5, 1.0), **said)
+    assert order == [5, 1, 10]
+    trained(Finishes(IMAGE), at=(1.0,), save=order.append)  # whether a model has finished is not in its state
+    assert len(order) == 3
+    trained(budget="10steps", save=lambda points: order.append("without a curve"))
+    assert order[3:] == ["without a curve"]
+
+
+@pytest.mark.parametrize(("spent", "points"), [(10, [10]), (7, [7, 10])])
+def test_points_that_were_not_taken_are_taken_where_it_goes_on(spent, points):
+    """At once, where a crash that was charged, or a kill at the end of the budget, has carried the clock beyond them."""
+    model, (earlier, saves) = Autoencoder(IMAGE), ([Point(0.25, 1.0, 2, 20, 9.0, {"loss": 1.0})], [])
+    meter = Meter(Budget.parse("10steps"))
+    meter.restore(Ledger(1.0, spent, 10 * spent, 0.0, 0.0, 0.0))
+    batches = TrainingBatches(make_data(), batch_size=10, seed=0, meter=meter, device=CPU)
+    training = train(
+        model, Optimizers(model.configure_optimizers()), batches, meter, device=CPU, at=(0.25, 0.5, 1.0), earlier=earlier, save=saves.append
+    )
+    assert [point.steps for point in training.points] == [2, *points]
+    assert meter.steps == 10
+    assert len(saves) == (spent < 10)
+
+
+def test_a_step_is_counted_once_however_often_a_run_goes_on(monkeypatch):
+    """A step that is counted runs as it is written, not as it was compiled: other bits, and another charge of FLOPs."""
+    model, counted = Autoencoder(IMAGE), []
+    monkeypatch.setattr("genbench.train._FlopCounter", lambda truly=_FlopCounter: counted.append(1) or truly())
+    meter = Meter(Budget.parse("4steps"))
+    batches = TrainingBatches(make_data(), batch_size=10, seed=0, meter=meter, device=CPU)
+    train(model, Optimizers(model.configure_optimizers()), batches, meter, device=CPU)
+    ledger, again = meter.ledger(), Meter(Budget.parse("8steps"))
+    again.restore(ledger)
+    batches = TrainingBatches(make_data(), batch_size=10, seed=0, meter=again, device=CPU)
+    train(model, Optimizers(model.configure_optimizers()), batches, again, device=CPU)
+    assert counted == [1]
+    assert again.ledger().flops == 2 * ledger.flops > 0

@@ -75,9 +75,8 @@ def run_command(
         console.print(terminal(results, chosen.name))
         console.print(
             f"records: {results}/runs/{chosen.name}   pages: genbench leaderboard build --results {results} --out DIR",
-            highlight=False,
-            soft_wrap=True,
-        )
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     if any(record.status != "done" for record in records):
         sys.exit(1)
 
@@ -87,7 +86,7 @@ def sweep_command(
     results: Results = Path("results"),
     executor: Annotated[str, typer.Option(help="Where runs happen: local, or ray: the nodes of a Ray cluster.")] = "local",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once; by default one on a CPU, one for each GPU, on a cluster all that fit.")
+        int | None, typer.Option(min=1, help="Runs at once: on the CPU, on each GPU or on the cluster; by default one, there all that fit.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[
@@ -124,12 +123,13 @@ def sweep_command(
         tracks = [track_named(name, asked.budget) for name in dict.fromkeys(asked.tracks)]
         cells = night.cells_of(asked, models, tracks, where, only or [])
         if dry_run:
-            _print_plan(night.outlook(cells), as_json)
+            _print_plan(night.outlook(cells, retry_failed), as_json)
             return
         if retry_failed:
             night.reopen_failed(cells, where)
         board = progress.Board([cell.planned for cell in cells], where.slots, console)
-        console.print(f"{file}: {len(cells)} runs, {where.slots} at a time on {cells[0].place.checked.device_class}", highlight=False)
+        begins = f"{file}: {len(cells)} runs, {where.slots} at a time on {cells[0].place.checked.device_class}"
+        console.print(begins, highlight=False, markup=False)
         records, skipped = [], []
 
         def on_record(cell: Cell, record: RunRecord) -> None:

@@ -100,6 +100,8 @@ def attempt(cell: Cell, supervisor: Supervisor, on_event: Callable[[Event], None
 
             return cell.record or run(cell.planned, cell.place, supervisor, heard)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise GenbenchError(f"{error.filename or cell.folder} is a file, where a run needs a folder; move it away") from error
         if error.errno not in _NO_WRITING:
             raise
         # nothing is lost, and the run is still to come

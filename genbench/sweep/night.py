@@ -45,7 +45,8 @@ def cells_of(
     Everything that can be wrong before a model trains is looked at. Raises GenbenchError.
     """
     places = executor.places(tracks, models.values())
-    cells = [Cell(one, place) for track, place in zip(tracks, places, strict=True) for one in runs_of(asked, models, track, place)]
+    found = (Cell(one, place) for track, place in zip(tracks, places, strict=True) for one in runs_of(asked, models, track, place))
+    cells = list({cell.planned.spec.folder: cell for cell in found}.values())  # a track may be named in two ways
     kept = {id(one) for one in only([cell.planned for cell in cells], wanted)}
     cells = [cell for cell in cells if id(cell.planned) in kept]
     executor.gather(cells)
@@ -60,14 +61,16 @@ def reopen_failed(cells: Sequence[Cell], executor: Executor) -> None:
                 executor.reopen(cell)
 
 
-def outlook(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """What a sweep would do: a row a run, its state ``to run`` or how it ended."""
+def outlook(cells: Sequence[Cell], retry_failed: bool = False) -> list[dict[str, Any]]:
+    """What a sweep would do: a row a run, its state ``to run`` or how it ended; with `retry_failed` only ``done`` is an end."""
     rows = []
     for cell in cells:
         spec = cell.planned.spec
+        ended = cell.place.store.status(spec)
+        ended = ended if ended == "done" or not retry_failed else None
         rows.append({
             "track": spec.track.name, "model": spec.model.name, "seed": spec.seed, "changed": dict(spec.model.changed),
-            "budget": spec.track.budget, "state": cell.place.store.status(spec) or "to run", "folder": str(spec.folder),
+            "budget": spec.track.budget, "state": ended or "to run", "folder": str(spec.folder),
         })  # fmt: skip
     return rows
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from genbench import lease, machine
 from genbench import run as runs
@@ -27,11 +28,14 @@ from genbench.sweep.cell import Cell, Run, attempt
 from genbench.sweep.preflight import Found, Ticket, agree, at_home, examine
 from genbench.sweep.storage import Sent, Storage
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 NOTED = lease.BEAT
 """Seconds between two notes on the storage of what a run has spent."""
 SAVED = 60.0
 """Seconds after which what it has saved is put there."""
+PAUSES = (2.0, 10.0, 30.0, 60.0, 120.0)
+"""Seconds after which a storage that can't be reached is tried again: what a run took is worth some minutes."""
 BEGUN = "genbench-begun"
 """Where in Ray's own key-value store tasks say that their run has begun."""
 
@@ -100,15 +104,13 @@ def attempted(cell: Cell, ticket: Ticket, run: Run, on_event: Callable[[Event], 
         record = attempt(cell, Supervisor(), on_event, run)
         return _answer(record, cell.folder)
     storage = Storage(ticket.storage)
-    with _reached(storage):
-        there = storage.record(folder)
+    there = _patiently(storage, lambda: storage.record(folder))
     if there is not None:
         return Answer(there.decode())
     record = attempt(cell, Supervisor(), on_event, _kept_on(storage, run))
     answer = _answer(record, cell.folder)
-    with _reached(storage):
-        if record is not None:
-            storage.commit(folder, root)
+    if record is not None:
+        _patiently(storage, lambda: storage.commit(folder, root))
     shutil.rmtree(root / folder, ignore_errors=True)
     with contextlib.suppress(Exception):  # it costs room on a disk, no run
         remove_finished(root, storage)
@@ -124,12 +126,15 @@ def _kept_on(storage: Storage, run: Run) -> Run:
 
     def kept(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callable[[Event], None]) -> RunRecord | None:
         folder, root = planned.spec.folder, place.store.root
-        with _reached(storage):
+        def bring() -> None:
+            storage.forget_failed(folder, root)
             storage.restore(folder, root)
+
+        _patiently(storage, bring)
         with _keeping(storage, folder, root) as sent:
             record = run(planned, place, supervisor, on_event)
         if record is None:
-            with _reached(storage):
+            with storage.reached():  # who interrupts it does not wait for minutes
                 storage.save(folder, root, sent)
         return record
 
@@ -163,15 +168,17 @@ def _keeping(storage: Storage, folder: Path, root: Path) -> Iterator[Sent]:
         keeping.join()
 
 
-@contextmanager
-def _reached(storage: Storage) -> Iterator[None]:
-    """Within the block what goes wrong between this node's disk and a storage is a GenbenchError."""
-    try:
-        yield
-    except (GenbenchError, BusyError):
-        raise
-    except Exception as error:  # each protocol has its own
-        raise GenbenchError(f"storage {storage.url} can't be read or written: {type(error).__name__}: {error}") from error
+def _patiently(storage: Storage, do: Callable[[], T]) -> T:
+    """What `do` returns, which reads or writes a storage that may be away for a while. Raises GenbenchError where it stays away."""
+    for pause in PAUSES:
+        try:
+            with storage.reached():
+                return do()
+        except GenbenchError as error:
+            _log.warning("%s; again in %g s", error, pause)
+            time.sleep(pause)
+    with storage.reached():
+        return do()
 
 
 def remove_finished(root: Path, storage: Storage) -> None:

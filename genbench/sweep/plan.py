@@ -19,7 +19,7 @@ import itertools
 import math
 import random
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from genbench.budget import Budget
 from genbench.errors import GenbenchError, unknown
 from genbench.inventory import ModelDescription, check_hparams
+from genbench.records import RunSpec
 from genbench.run import Place, Planned, plan
 from genbench.seeds import stream
 from genbench.track import Track
@@ -100,6 +101,10 @@ class Sweep(BaseModel):
         """0, 1, ... or the seeds listed."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
+    def drawn(self, name: str) -> set[str]:
+        """Hparams of a model, as the file names it, that are drawn from ranges."""
+        return {key for key, value in self.random.get(name, {}).items() if isinstance(value, dict)}
+
     def configurations(self, name: str) -> list[dict[str, Any]]:
         """A model as the file names it -> its hparams that differ from preset and defaults, one dict a configuration.
 
@@ -168,33 +173,38 @@ def runs_of(sweep: Sweep, models: Mapping[str, ModelDescription], track: Track, 
         for name, model in models.items():
             configurations = sweep.configurations(name)
             for hparams in configurations:
-                (one,) = plan([model], track, [seed], place, {model.name: whole_numbers(model, hparams)})
+                asked = whole_numbers(model, hparams, sweep.drawn(name))
+                (one,) = plan([model], track, [seed], place, {model.name: asked})
                 planned.setdefault(one.spec.folder, _declared(one, model, len(configurations)))
     return list(planned.values())
 
 
-def whole_numbers(model: ModelDescription, hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Hparams with numbers drawn for a whole-number hparam rounded. Raises GenbenchError where one is unknown or of another type."""
-    kinds = {name: hparam.type for name, hparam in model.hparams.items()}
-    rounded = {name: round(value) if kinds.get(name) == "int" and isinstance(value, float) else value for name, value in hparams.items()}
-    return check_hparams(model, rounded)
+def whole_numbers(model: ModelDescription, hparams: Mapping[str, Any], drawn: Collection[str]) -> dict[str, Any]:
+    """Hparams, those `drawn` from a range rounded where the model wants whole numbers.
+
+    Raises GenbenchError where one is unknown or of another type.
+    """
+    whole = {name for name in drawn if name in model.hparams and model.hparams[name].type == "int"}
+    return check_hparams(model, {name: round(value) if name in whole else value for name, value in hparams.items()})
 
 
 def only(planned: Iterable[Planned], wanted: Sequence[str]) -> list[Planned]:
-    """Those runs whose model, track or ``track/model/seed`` is one of the words. Raises GenbenchError where none is."""
+    """Those runs whose model, track or ``track/model/seed`` is one of the words. Raises GenbenchError for a word that is no run's."""
     planned = list(planned)
     if not wanted:
         return planned
-    found = []
-    for one in planned:
-        spec = one.spec
-        path = f"{spec.track.name}/{spec.model.name}/{spec.seed}"
-        if any(word in (spec.model.name, spec.track.name) or f"{path}/".startswith(f"{word}/") for word in wanted):
-            found.append(one)
-    if not found:
+    meant = {word: [one for one in planned if _is_meant(one.spec, word)] for word in wanted}
+    nobody = [word for word, found in meant.items() if not found]
+    if nobody:
         names = sorted({one.spec.model.name for one in planned})
-        raise GenbenchError(f"--only {', '.join(wanted)} leaves no run; it takes a model ({', '.join(names)}), a track or track/model/seed")
-    return found
+        raise GenbenchError(f"--only {', '.join(nobody)} leaves no run; it takes a model ({', '.join(names)}), a track or track/model/seed")
+    kept = {id(one) for found in meant.values() for one in found}
+    return [one for one in planned if id(one) in kept]
+
+
+def _is_meant(spec: RunSpec, word: str) -> bool:
+    path = f"{spec.track.name}/{spec.model.name}/{spec.seed}"
+    return word in (spec.model.name, spec.track.name) or f"{path}/".startswith(f"{word}/")
 
 
 def _declared(one: Planned, model: ModelDescription, configurations: int) -> Planned:

@@ -128,15 +128,17 @@ class RayExecutor:
         """Bring what the storage has of these runs into the results folder."""
         if self._storage is None:
             return
-        there = self._storage.finished({cell.planned.spec.track.name: cell.planned.spec.track for cell in cells}.values())
-        for cell in cells:
-            if cell.planned.spec.folder in there and not (cell.folder / "record.json").exists():
-                self._storage.fetch(cell.planned.spec.folder, self._results)
+        with self._storage.reached():
+            there = self._storage.finished({cell.planned.spec.track.name: cell.planned.spec.track for cell in cells}.values())
+            for cell in cells:
+                if cell.planned.spec.folder in there and not (cell.folder / "record.json").exists():
+                    self._storage.fetch(cell.planned.spec.folder, self._results)
 
     def reopen(self, cell: Cell) -> None:
         """Set the record of a failed run aside, on the storage first."""
         if self._storage is not None:
-            self._storage.set_aside(cell.planned.spec.folder)
+            with self._storage.reached():
+                self._storage.set_aside(cell.planned.spec.folder)
         runs.retry(cell.planned, cell.place.store)
 
     def execute(self, cells: Sequence[Cell], on_event: OnEvent, on_record: OnRecord) -> None:
@@ -230,10 +232,10 @@ class RayExecutor:
         return None
 
     def _keep_away(self, answer: Answer, refused: dict[str, str]) -> None:
-        """Give a node that refused no more runs. Raises GenbenchError where the fault is the shared folder's, not the node's."""
+        """Give a node that refused no more runs. Raises GenbenchError where the fault is the shared folder's, or storage's."""
         if answer.node in refused:
             return
-        if self._storage is None and not can_write(self._results):
+        if not (can_write(self._results) if self._storage is None else self._storage.can_write()):
             raise GenbenchError(answer.refused)
         refused[answer.node] = answer.refused
         _log.warning("%s. It gets no more runs of this sweep; the others go on", answer.refused)
@@ -242,9 +244,10 @@ class RayExecutor:
         """The record that counts, in the results folder: what the node says, or on a storage what was there first."""
         if self._storage is not None:
             try:
-                self._storage.fetch(cell.planned.spec.folder, self._results)
-            except OSError as error:  # its record is here all the same, and nothing is lost: the rest is there
-                _log.warning("storage %s: %s can't be fetched: %s", self._storage.url, cell.planned.spec.folder, error)
+                with self._storage.reached():
+                    self._storage.fetch(cell.planned.spec.folder, self._results)
+            except GenbenchError as error:  # its record is here all the same, and nothing is lost: the rest is there
+                _log.warning("%s: %s is not fetched", error, cell.planned.spec.folder)
             write_once(cell.folder / "record.json", answer.record.encode())
             return cell.record or RunRecord.model_validate_json(answer.record)
         return RunRecord.model_validate_json(answer.record)
@@ -258,18 +261,34 @@ class RayExecutor:
         except BusyError:
             left.queue.later(cell)
             return
-        if self._storage is not None:
-            self._storage.commit(cell.planned.spec.folder, self._results)
-        on_record(cell, record)
+        on_record(cell, self._agreed(cell, record))
 
     def _bring_spent(self, cell: Cell) -> None:
-        """Bring what the storage has of a run that is given up: its record says what it spent."""
+        """Bring what the storage has of a run that is given up: what it spent, or the record that a lost worker still put there."""
         if self._storage is None:
             return
         try:
-            self._storage.restore(cell.planned.spec.folder, self._results)
-        except Exception as error:  # each protocol has its own
-            _log.warning("storage %s: %s can't be fetched: %s", self._storage.url, cell.planned.spec.folder, error)
+            with self._storage.reached():
+                self._storage.restore(cell.planned.spec.folder, self._results)
+                self._storage.fetch(cell.planned.spec.folder, self._results)
+        except GenbenchError as error:
+            _log.warning("%s: %s is not fetched", error, cell.planned.spec.folder)
+
+    def _agreed(self, cell: Cell, record: RunRecord) -> RunRecord:
+        """Put the record of a run that is given up on the storage -> the one that counts: a lost worker may have been there first."""
+        if self._storage is None:
+            return record
+        run = cell.planned.spec.folder
+        try:
+            with self._storage.reached():
+                self._storage.commit(run, self._results)
+                there = self._storage.record(run)
+                if there is not None and there != (cell.folder / "record.json").read_bytes():
+                    (cell.folder / "record.json").unlink()
+                    self._storage.fetch(run, self._results)
+        except GenbenchError as error:
+            _log.warning("%s: the record of %s is here alone", error, run)
+        return cell.record or record
 
     def _interrupt(self, running: list[Any]) -> None:
         """Let tasks save what they have and wait for them; at another Ctrl-C kill them."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from genbench import lease, states, witness
 from genbench.errors import GenbenchError
+from genbench.lease import BusyError
 from genbench.records import read_record, safe_name, write_atomic, write_once
 from genbench.track import Track
 
@@ -56,6 +57,17 @@ class Storage:
         except Exception as error:  # each protocol has its own
             raise GenbenchError(f"storage {self.url} can't be written: {type(error).__name__}: {error}") from None
 
+    def can_write(self) -> bool:
+        """Whether an object can be put here, and be taken away again."""
+        name = f".probe-{uuid.uuid4().hex}"
+        try:
+            with self.reached():
+                self.write(name, b"")
+                self.remove([name])
+        except GenbenchError:
+            return False
+        return True
+
     def read(self, name: str) -> bytes | None:
         """The object at `name`; None where there is none."""
         with contextlib.suppress(FileNotFoundError):
@@ -78,11 +90,11 @@ class Storage:
         return found
 
     def record(self, run: Path) -> bytes | None:
-        """The record, where there is one that can be read; one that cannot is set aside."""
+        """The record, where there is one that can be read and is this run's; another is set aside."""
         with self._local_copy(run / RECORD) as copy:
             if copy is None:
                 return None
-            if self._valid(copy):
+            if _is_record_of(run, copy):
                 return copy.read_bytes()
         with contextlib.suppress(FileNotFoundError):
             self._fs.mv(self._path(run, RECORD), self._path(run, f"damaged-{uuid.uuid4().hex[:8]}.json"))
@@ -113,7 +125,8 @@ class Storage:
                 self._put(self._path(run, CLAIM), token.encode())
             elif claimed is None and not self._create(self._path(run, CLAIM), token.encode()):
                 continue
-            self._put_all(run, results, token)
+            if not self.has_record(run):  # who held the claim until just now may have put one before giving it back
+                self._put_all(run, results, token)
             if (self.read(f"{run.as_posix()}/{CLAIM}") or b"").startswith(token.encode()):
                 self._create(self._path(run, RECORD), (results / run / RECORD).read_bytes())
                 self.remove([f"{run.as_posix()}/{CLAIM}"])
@@ -125,7 +138,7 @@ class Storage:
             if path.parent == run and path.name not in (*HEAVY, CLAIM, RECORD):
                 self._get(path, results / path)
         with self._local_copy(run / RECORD) as copy:
-            if copy is not None and self._valid(copy):
+            if copy is not None and _is_record_of(run, copy):
                 write_once(results / run / RECORD, copy.read_bytes())
 
     def save(self, run: Path, results: Path, sent: Sent | None = None) -> None:
@@ -159,10 +172,33 @@ class Storage:
             if path.name not in (CLAIM, RECORD):
                 self._get(path, results / path)
 
+    def forget_failed(self, run: Path, results: Path) -> None:
+        """Remove what a results folder saved and spent of a run before its failed record was set aside here: a retry begins anew."""
+        asides = [path for path in self._below(run) if path.parent == run and path.name.startswith("failed-")]
+        unknown = [path for path in asides if not (results / path).exists()]
+        if unknown:
+            shutil.rmtree(results / run / states.FOLDER, ignore_errors=True)
+            witness.forget(results / run / "attempts")
+        for path in unknown:
+            self._get(path, results / path)
+
     def set_aside(self, run: Path) -> None:
-        """Let a failed run be open again: its record becomes ``failed-….json``."""
+        """Let a failed run be open again: its record becomes ``failed-….json``. One that is done stays."""
+        with self._local_copy(run / RECORD) as copy:
+            if copy is not None and _is_record_of(run, copy) and read_record(copy).status == "done":
+                return
         with contextlib.suppress(FileNotFoundError):
             self._fs.mv(self._path(run, RECORD), self._path(run, f"failed-{uuid.uuid4().hex[:8]}.json"))
+
+    @contextlib.contextmanager
+    def reached(self) -> Iterator[None]:
+        """Within the block what goes wrong between this machine's disk and the storage is a GenbenchError."""
+        try:
+            yield
+        except (GenbenchError, BusyError):
+            raise
+        except Exception as error:  # each protocol has its own
+            raise GenbenchError(f"storage {self.url} can't be read or written: {type(error).__name__}: {error}") from error
 
     # ---- what fsspec is asked for ------------------------------------------------------------------------------------
 
@@ -188,14 +224,6 @@ class Storage:
         with self._local_copy(clocks[last]) as copy:
             noted = witness.noted(copy.parent) if copy else None
         return last, noted.seconds if noted else 0.0
-
-    @staticmethod
-    def _valid(path: Path) -> bool:
-        try:
-            read_record(path)
-        except GenbenchError:
-            return False
-        return True
 
     @contextlib.contextmanager
     def _local_copy(self, path: Path) -> Iterator[Path | None]:
@@ -282,6 +310,14 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._path(run, states.FOLDER), recursive=True)
         self.remove(path.as_posix() for path in self._below(run / "attempts") if path.name == witness.NAME)
+
+
+def _is_record_of(run: Path, path: Path) -> bool:
+    """Whether a file is a whole record, and that of this run."""
+    try:
+        return read_record(path).spec.folder == run
+    except GenbenchError:
+        return False
 
 
 def _files(folder: Path) -> list[Path]:

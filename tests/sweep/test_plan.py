@@ -156,3 +156,20 @@ def test_a_range_is_uniform():
     assert min(drawn) >= -1
     assert max(drawn) <= 3
     assert sum(drawn) / 4000 == pytest.approx(1, abs=0.07)
+
+
+def test_every_word_of_only_must_mean_a_run(sweep, place):
+    found = runs_of(sweep('models = ["a", "b"]\ntracks = ["tiny"]\nseeds = 2'), MODELS, TRACK, place)
+    with pytest.raises(GenbenchError, match=r"--only bb, tiny/b/7 leaves no run"):
+        only(found, ["a", "bb", "tiny/b/7"])
+
+
+@pytest.mark.parametrize("value", ["8.4", "nan", "inf"])
+def test_a_listed_number_is_not_rounded(sweep, place, value):
+    with pytest.raises(GenbenchError, match=r"width=.* is not a whole number"):
+        runs_of(sweep(f'models = ["a"]\ntracks = ["tiny"]\n[grid.a]\nwidth = [{value}]'), MODELS, TRACK, place)
+
+
+def test_a_drawn_one_is(sweep, place):
+    text = 'models = ["a"]\ntracks = ["tiny"]\n[random.a]\nconfigurations = 6\nwidth = { low = 2, high = 9 }'
+    assert {type(one.spec.model.hparams["width"]) for one in runs_of(sweep(text), MODELS, TRACK, place)} == {int}

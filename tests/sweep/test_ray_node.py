@@ -9,6 +9,7 @@ from genbench.jobs import Checked
 from genbench.records import ModelRef, RunRecord, RunSpec, Store
 from genbench.run import ElsewhereError, Place, Planned
 from genbench.sweep import node
+from genbench.sweep import ray as ray_module
 from genbench.sweep.cell import Cell
 from genbench.sweep.preflight import Ticket
 from genbench.sweep.ray import Open, RayExecutor
@@ -33,6 +34,7 @@ class LostError(BaseException):
 @pytest.fixture
 def ticket(tmp_path, monkeypatch):
     monkeypatch.setattr(node, "NOTED", 0.02)
+    monkeypatch.setattr(node, "PAUSES", (0.0, 0.01))
     return Ticket((TRACK,), (), {}, str(tmp_path), "", (tmp_path / "far").as_uri(), "", "cpu", 1, None)
 
 
@@ -148,3 +150,94 @@ def test_a_storage_that_is_away_and_a_run_for_elsewhere_are_told_apart(ticket, s
     monkeypatch.setattr(Storage, "record", away)
     with pytest.raises(node.GenbenchError, match=r"storage file:.* can't be read or written: ConnectionError: no route"):
         attempted(ticket, elsewhere, tmp_path / "a", monkeypatch)
+
+
+def test_a_storage_that_is_away_for_a_while_costs_no_run(ticket, storage, tmp_path, monkeypatch):
+    truly = Storage.commit, Storage.record
+    failed = []
+
+    def at_first(do):
+        def trying(self, *asked):
+            if failed.count(do) < 2:
+                failed.append(do)
+                raise ConnectionError("no route")
+            return do(self, *asked)
+
+        return trying
+
+    for name, do in zip(("commit", "record"), truly, strict=True):
+        monkeypatch.setattr(Storage, name, at_first(do))
+    answer = attempted(ticket, trains(storage, 1.0, "10-1"), tmp_path / "a", monkeypatch)
+    assert RunRecord.model_validate_json(answer.record).status == "done"
+    assert len(failed) == 4
+    assert storage.has_record(cell_on(ticket).planned.spec.folder)
+
+
+def driver(storage, tmp_path, cell):
+    """An executor that has only what it takes to settle a run -> it, and the cell in its results folder."""
+    executor = RayExecutor.__new__(RayExecutor)
+    executor._storage, executor._results = storage, tmp_path / "results"
+    return executor, Cell(cell.planned, Place(Store(executor._results), CHECKED, 1))
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_record_that_a_lost_worker_still_put_there_counts(ticket, storage, tmp_path, monkeypatch, when):
+    """It was killed a third time between that and its answer; or it was only out of Ray's sight."""
+    executor, cell = driver(storage, tmp_path, cell_on(ticket))
+    run, found = cell.planned.spec.folder, []
+
+    def puts():
+        Store(tmp_path / "far away").commit(RunRecord(spec=cell.planned.spec, status="done", started="there"))
+        storage.commit(run, tmp_path / "far away")
+
+    if when == "before":
+        puts()
+    else:
+        give_up = ray_module.runs.give_up
+        monkeypatch.setattr(ray_module.runs, "give_up", lambda *asked: (puts(), give_up(*asked))[1])
+    left = Open(Queue([]), Losses(), {})
+    left.losses.count(cell, "error", "its node went away")
+    executor._give_up(cell, left, lambda cell, record: found.append(record))
+    assert (found[0].status, found[0].started) == ("done", "there")
+    assert cell.record == found[0]
+    executor.reopen(cell)  # nothing failed
+    assert storage.has_record(run)
+
+
+def test_a_storage_that_is_away_when_a_run_ends_costs_the_driver_nothing(ticket, storage, tmp_path, monkeypatch, caplog):
+    answer = attempted(ticket, trains(storage, 1.0, "10-1"), tmp_path / "a", monkeypatch)
+    executor, cell = driver(storage, tmp_path, cell_on(ticket))
+
+    def away(self, *asked):
+        raise RuntimeError("EndpointConnectionError")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "fetch", away)
+        assert executor._brought(cell, answer).status == "done"
+        assert cell.record.status == "done"
+        patched.setattr(Storage, "finished", away)
+        with pytest.raises(node.GenbenchError, match="EndpointConnectionError"):
+            executor.gather([cell])
+    assert "is not fetched" in caplog.text
+
+
+def test_where_the_driver_cannot_write_the_storage_no_node_is_blamed(ticket, storage, tmp_path, monkeypatch):
+    executor, _ = driver(storage, tmp_path, cell_on(ticket))
+    refused, answer = {}, node.Answer(refused="node x: storage away", node="x")
+    executor._keep_away(answer, refused)
+    assert refused == {"x": "node x: storage away"}
+    monkeypatch.setattr(Storage, "can_write", lambda self: False)
+    with pytest.raises(node.GenbenchError, match="storage away"):
+        executor._keep_away(node.Answer(refused="node y: storage away", node="y"), refused)
+
+
+def test_a_run_that_is_lost_while_it_starts_again_has_still_spent_what_it_had(ticket, storage, tmp_path, monkeypatch):
+    with pytest.raises(LostError):
+        attempted(ticket, trains(storage, 30.0, "10-1", lost=True), tmp_path / "a", monkeypatch)
+    executor, cell = driver(storage, tmp_path, cell_on(ticket))
+    storage.restore(cell.planned.spec.folder, executor._results)
+    (cell.folder / "attempts" / "2").mkdir()
+    left, found = Open(Queue([]), Losses(), {}), []
+    left.losses.count(cell, "error", "its node went away")
+    executor._give_up(cell, left, lambda cell, record: found.append(record))
+    assert (found[0].spent.seconds, found[0].spent.attempts) == (30.0, 2)

@@ -99,6 +99,22 @@ def test_of_two_at_once_one_waits_and_finds_the_others_record(storage, tmp_path,
     assert Store(tmp_path / "c").get(SPEC).reason == "a"
 
 
+def test_who_looks_just_before_another_is_done_leaves_its_files(storage, tmp_path, monkeypatch):
+    """There is no record yet when the second looks, and no claim any more when it looks for one."""
+    first, second, truly = finished(tmp_path / "a", "a"), finished(tmp_path / "b", "b"), Storage.read
+
+    def first_is_done(self, name):
+        if name.endswith("claim"):
+            monkeypatch.setattr(Storage, "read", truly)
+            storage.commit(RUN, first)
+        return truly(self, name)
+
+    monkeypatch.setattr(Storage, "read", first_is_done)
+    storage.commit(RUN, second)
+    assert storage.read(f"{RUN.as_posix()}/samples.npz") == b"a"
+    assert names(storage) == {"record.json", "samples.npz", "curve.csv", "attempts/1/train.log"}
+
+
 def test_a_claim_that_nobody_renews_is_taken_over(storage, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LOOK", 0.05)
     monkeypatch.setattr(module, "STALE", 0.4)
@@ -302,3 +318,52 @@ def test_a_storage_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GenbenchError, match="can't be written"):
         Storage((Path(tmp_path) / "file" / "below").as_uri()).write("x", b"")
+
+
+def test_another_runs_record_is_set_aside_and_the_run_is_open(storage, tmp_path):
+    other = SPEC.model_copy(update={"seed": 1})
+    storage.commit(RUN, finished(tmp_path / "a", "a"))
+    content = storage.read(f"{RUN.as_posix()}/record.json")
+    storage.write(f"{other.folder.as_posix()}/record.json", content)
+    storage.fetch(other.folder, tmp_path / "b")
+    assert Store(tmp_path / "b").get(other) is None
+    assert storage.record(other.folder) is None
+    assert not storage.has_record(other.folder)
+    assert any("damaged-" in path.name for path in storage._below(other.folder))
+
+
+def test_one_that_is_done_is_not_set_aside(storage, tmp_path):
+    storage.commit(RUN, finished(tmp_path / "a", "a"))
+    storage.set_aside(RUN)
+    assert storage.has_record(RUN)
+
+
+def test_a_retry_begins_anew_on_a_node_that_has_what_failed(storage, tmp_path):
+    storage.commit(RUN, finished(tmp_path / "a", "a", status="error"))
+    storage.set_aside(RUN)
+    node = tmp_path / "node"
+
+    def works(steps):
+        (node / RUN / "state" / f"{steps}-1").mkdir(parents=True)
+        (node / RUN / "state" / f"{steps}-1" / "state.json").write_text("x")
+        Witness(node / RUN / "attempts" / str(steps)).note(60.0, steps, 1)
+
+    works(1)  # of the run that failed
+    storage.forget_failed(RUN, node)
+    assert not (node / RUN / "state").exists()
+    assert noted(node / RUN / "attempts" / "1") is None
+    works(2)  # of its retry, which is interrupted and comes back
+    storage.forget_failed(RUN, node)
+    assert (node / RUN / "state" / "2-1").exists()
+    assert noted(node / RUN / "attempts" / "2").seconds == 60.0
+
+
+def test_whether_a_storage_can_be_written_is_seen_by_writing(storage, monkeypatch):
+    assert storage.can_write()
+    assert not storage.finished([TRACK])
+
+    def away(*args, **more):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(Storage, "_put", away)
+    assert not storage.can_write()
