@@ -56,7 +56,7 @@ def test_a_training_does_not_wait_for_a_supervisor_that_is_stopped():
 
     speaker = threading.Thread(target=speak, daemon=True)
     speaker.start()
-    speaker.join(10)
+    speaker.join(5)
     assert not speaker.is_alive()
     channel.send("pause")
     sender.close()
