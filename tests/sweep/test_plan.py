@@ -7,8 +7,10 @@ import pytest
 from genbench.descriptions import HparamDescription, ModelDescription
 from genbench.errors import GenbenchError
 from genbench.jobs import Checked
-from genbench.records import Store
+from genbench.records import RunRecord, Store
 from genbench.run import Place
+from genbench.sweep import night
+from genbench.sweep.cell import Cell, attempt
 from genbench.sweep.plan import Range, load_sweep, only, runs_of
 from genbench.track import Track
 
@@ -173,3 +175,35 @@ def test_a_listed_number_is_not_rounded(sweep, place, value):
 def test_a_drawn_one_is(sweep, place):
     text = 'models = ["a"]\ntracks = ["tiny"]\n[random.a]\nconfigurations = 6\nwidth = { low = 2, high = 9 }'
     assert {type(one.spec.model.hparams["width"]) for one in runs_of(sweep(text), MODELS, TRACK, place)} == {int}
+
+
+def test_a_track_named_in_two_ways_is_one(sweep, place):
+    class Executor:
+        def places(self, tracks, models):
+            return [place] * len(tracks)
+
+        def gather(self, cells):
+            pass
+
+    asked = sweep('models = ["a"]\ntracks = ["tiny", "./tiny"]\nseeds = 2')
+    cells = night.cells_of(asked, {"a": MODELS["a"]}, [TRACK, TRACK], Executor())
+    assert [cell.planned.spec.seed for cell in cells] == [0, 1]
+
+
+def test_a_dry_run_says_what_a_retry_would_do(sweep, place):
+    found = runs_of(sweep('models = ["a"]\ntracks = ["tiny"]\nseeds = 3'), MODELS | {"b": MODELS["a"]}, TRACK, place)[:3]
+    cells = [Cell(one, place) for one in found]
+    for cell, status in zip(cells, ("done", "error"), strict=False):
+        place.store.commit(RunRecord(spec=cell.planned.spec, status=status, started="now"))
+    assert [row["state"] for row in night.outlook(cells)] == ["done", "error", "to run"]
+    assert [row["state"] for row in night.outlook(cells, retry_failed=True)] == ["done", "to run", "to run"]
+
+
+def test_a_file_in_the_place_of_a_runs_folder_is_one_line(sweep, place):
+    (one,) = runs_of(sweep('models = ["a"]\ntracks = ["tiny"]'), {"a": MODELS["a"]}, TRACK, place)
+    cell = Cell(one, place)
+    cell.folder.parent.mkdir(parents=True)
+    cell.folder.write_text("")
+    assert cell.record is None
+    with pytest.raises(GenbenchError, match=r"is a file, where a run needs a folder; move it away$"):
+        attempt(cell, None, print, None)
