@@ -89,6 +89,7 @@ def supervised(file, folder, supervisor):
     return rate.value
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.benchmark(group="supervision")
 def test_supervision(benchmark, tmp_path):
     file = tmp_path / "denoiser.py"

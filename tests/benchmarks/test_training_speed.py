@@ -138,4 +138,3 @@ def test_training_loop(benchmark, cls):
     medians = {name: statistics.median(values) for name, values in times.items()}
     benchmark.extra_info |= {f"{name} images/s": round(STEPS * BATCH / median) for name, median in medians.items()}
     benchmark.extra_info |= {f"{name}/harness": round(median / medians["harness"], 3) for name, median in medians.items()}
-    print(f"\n{cls.__name__}: {benchmark.extra_info}")
