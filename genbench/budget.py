@@ -26,7 +26,7 @@ _UNITS: dict[str, tuple[Kind, float]] = {
 }
 CONTENDED = 0.1
 """Share of the clock spent waiting for a core above which what was timed is flagged: others had the machine."""
-_WRITTEN = re.compile(r"\s*([+-]?[\d_]*\.?\d+(?:e[+-]?\d+)?|[+-]?inf|nan)\s*([a-z]*)\s*", re.IGNORECASE)
+_WRITTEN = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?|[+-]?inf|nan)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Ledger:
     """Seconds, among those charged, whose work a crash undid."""
     flops_per_step: float | None = None
     """Of a step, as counted last; a step that is counted runs as it is written, whatever was compiled."""
+    threads: int = 1
+    """That stood in the run queue: `waited` is the mean over them."""
 
 
 class Meter:
@@ -144,7 +146,8 @@ class Meter:
     def restore(self, ledger: Ledger) -> None:
         """Go on from the charges of an interrupted run."""
         self._banked, self.steps, self.images, self.flops = ledger.seconds, ledger.steps, ledger.images, ledger.flops
-        self._cpu, self._waited, self._lost = ledger.cpu_seconds, ledger.waited * ledger.seconds, ledger.lost
+        self._cpu, self._lost = ledger.cpu_seconds, ledger.lost
+        self._waited, self._threads = ledger.waited * ledger.seconds * ledger.threads, ledger.threads
         self.flops_per_step = ledger.flops_per_step
 
     def charge_lost(self, seconds: float) -> None:
@@ -155,7 +158,7 @@ class Meter:
     def ledger(self) -> Ledger:
         """The charges so far."""
         share = self._waited / (self._banked * self._threads) if self._banked > 0 else 0.0
-        return Ledger(self._banked, self.steps, self.images, self.flops, self._cpu, share, self._lost, self.flops_per_step)
+        return Ledger(self._banked, self.steps, self.images, self.flops, self._cpu, share, self._lost, self.flops_per_step, self._threads)
 
 
 def _run_queue_wait() -> dict[str, float]:

@@ -14,9 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from genbench import devices, machine, stages
-from genbench.deathsig import die_with_parent
-from genbench.errors import GenbenchError
+from genbench import deathsig, devices, machine, stages
+from genbench.errors import ChangedError, GenbenchError
 from genbench.jobs import Check, Job, Stage
 
 
@@ -46,8 +45,9 @@ class Channel:
 
 def main(stage: Stage, job_json: str, connection: Connection, log: str, environment: dict[str, str]) -> None:
     """Entry point of the child: own session, own log, fixed threads and seeds; the outcome goes through the channel."""
-    die_with_parent()
+    deathsig.die_with_parent()
     os.setsid()
+    deathsig.hear_again()
     os.environ.clear()  # it came from the fork server, which may be older than the caller's
     os.environ.update(environment)
     _redirect(log)
@@ -68,6 +68,8 @@ def main(stage: Stage, job_json: str, connection: Connection, log: str, environm
             else:
                 result = {"sample": stages.sample, "score": stages.score}[stage](job, channel.send)
         channel.send("result", value=result.model_dump(mode="json"))
+    except ChangedError as error:
+        channel.send("failed", status="changed", reason=_first_line(error, 1000))
     except GenbenchError as error:
         channel.send("failed", status="error", reason=_first_line(error, 1000))
     except BaseException as error:  # a plugin may raise anything, SystemExit and KeyboardInterrupt included

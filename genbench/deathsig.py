@@ -1,4 +1,4 @@
-"""What the kernel does with processes whose parent goes (Linux; elsewhere nothing): they end with it, or come to us and are ended."""
+"""How processes end: with their parent, or they come to us and are ended (Linux; elsewhere neither), and who hears that it is asked to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+_ASKED = (signal.SIGTERM, signal.SIGHUP)
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -21,6 +22,19 @@ def die_with_parent(parent: int | None = None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
+
+
+def hear_nothing() -> None:
+    """Keep SIGTERM and SIGHUP from this process and what it forks: whoever ends a whole process group means its first process.
+
+    Called before there are threads, which would hear them.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
+
+
+def hear_again() -> None:
+    """Let them through in a process forked from such a one; what came meanwhile comes now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
 
 
 def adopt_orphans() -> None:

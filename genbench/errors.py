@@ -10,6 +10,10 @@ class GenbenchError(Exception):
     """A message for the user: printed as one line without a traceback, exit code 2."""
 
 
+class ChangedError(GenbenchError):
+    """A plugin's source is no longer the one that a run is recorded with: no failure of the run's, and it goes on with neither."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> GenbenchError:
     """The error for a name that is not in a list: says what was asked, the nearest match and what there is."""
     names = sorted(known)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 
-import torch
-
-from genbench.deathsig import die_with_parent
+from genbench.deathsig import die_with_parent, hear_nothing
 
 die_with_parent()
+hear_nothing()  # the children, which save themselves when they are asked to end, die with the fork server
+
+import torch  # noqa: E402
 
 if torch.version.cuda is None and torch.version.hip is None:  # elsewhere nobody promises that this leaves the GPU alone
     with contextlib.suppress(Exception):

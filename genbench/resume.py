@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,9 +47,18 @@ CPU = torch.device("cpu")
 Drawn = Sequence[NDArray[np.uint8]]
 
 
+class Restored(NamedTuple):
+    """What a saved state tells beside what it brings back: the curve so far, its images, and how the training stood."""
+
+    points: list[Point]
+    drawn: list[NDArray[np.uint8]]
+    last: Point | None
+
+
 def save(
     folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, points: Sequence[Point], drawn: Drawn,
     others: Mapping[str, Tensor] = MappingProxyType({}), devices: int = 1, device: torch.device = CPU, threads: int | None = None,
+    last: Point | None = None,
 ) -> None:  # fmt: skip
     """Write the state between two steps as ``<folder>/<steps>``: new beside the old, flushed, renamed, read back, and only then pruned.
 
@@ -70,7 +80,7 @@ def save(
     state = {
         "tensors": hashlib.sha256(content).hexdigest(), "made": _surroundings(device, devices, threads),
         "extra": extra, "optimizers": told, "drawn": batches.drawn, "ledger": asdict(meter.ledger()),
-        "points": [asdict(point) for point in points], "curve": len(drawn),
+        "points": [_told(point) for point in points], "last": _told(last) if last else None, "curve": len(drawn),
         "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]], "numpy": [numpy_name, *numpy_rest],
     }  # fmt: skip
     new = folder / f".new-{os.getpid()}"
@@ -89,8 +99,8 @@ def save(
 def restore(
     folder: Path, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, rank: int = 0, devices: int = 1,
     device: torch.device = CPU, threads: int | None = None,
-) -> tuple[list[Point], list[NDArray[np.uint8]]] | None:  # fmt: skip
-    """Bring freshly built objects to the newest whole state -> (the curve so far, its images); None, and nothing changed, without one.
+) -> Restored | None:  # fmt: skip
+    """Bring freshly built objects to the newest whole state -> what else it tells; None, and nothing changed, without one.
 
     Raises GenbenchError where that state was made with another torch, or on a CPU with other threads: it would go on, but not with the
     same bits. A run sees that before it comes here (`genbench.run`).
@@ -118,7 +128,8 @@ def restore(
     torch.set_rng_state(tensors[f"{whose}/cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors[f"{whose}/cuda"], device)
-    return [Point(**point) for point in state["points"]], [tensors[f"curve/{index}"].numpy() for index in range(state["curve"])]
+    points, last = [_point(said) for said in state["points"]], state.get("last")
+    return Restored(points, [tensors[f"curve/{index}"].numpy() for index in range(state["curve"])], _point(last) if last else None)
 
 
 class Cadence:
@@ -140,6 +151,15 @@ class Cadence:
         yield
         self._last = self._clock()
         self._cost = self._last - started
+
+
+def _told(point: Point) -> dict[str, Any]:
+    """A point as strict JSON, and so as records have it: what is no number is None."""
+    return {**asdict(point), "losses": {name: value if math.isfinite(value) else None for name, value in point.losses.items()}}
+
+
+def _point(said: dict[str, Any]) -> Point:
+    return Point(**{**said, "losses": {name: math.nan if value is None else value for name, value in said["losses"].items()}})
 
 
 def _surroundings(device: torch.device, devices: int, given: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,18 +25,30 @@ from genbench.harmless import clean
 from genbench.inventory import ModelDescription, check_hparams
 from genbench.jobs import Check, Checked, Job, Sampled, Scored, Stage, Trained
 from genbench.places import cache_folder, data_root
-from genbench.records import CurvePoint, Environment, ModelRef, RunRecord, RunSpec, Spent, Status, Store, curve_csv, write_atomic
-from genbench.states import FOLDER, begun_with, saved_steps
+from genbench.records import (
+    CurvePoint,
+    Environment,
+    ModelRef,
+    RunRecord,
+    RunSpec,
+    Spent,
+    Status,
+    Store,
+    curve_csv,
+    sync_folder,
+    write_atomic,
+)
+from genbench.states import FOLDER, begun_with, saved_points, saved_steps
 from genbench.supervisor import Outcome, Supervisor
 from genbench.track import Track
 
 Event = Mapping[str, Any]
 KEEP: Event = {"kind": "keep"}
-"""Told before something of a run is kept that counts: how its training ended, or its record."""
+"""Told before something of a run is kept that counts: how its training ended, its samples, its record."""
 
 
 class ElsewhereError(GenbenchError):
-    """A half-done run that goes on with the same bits only under another torch: it is left as it is, for there."""
+    """A run that can't go on here: half-done under another torch, or planned with a source that has changed. It is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,8 @@ def plan(
 def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callable[[Event], None] = lambda event: None) -> RunRecord | None:
     """Run one planned run to its record; None where it was interrupted. A failure of the plugin is a record, not an exception.
 
-    What `on_event` raises ends the run at once, without a record. Raises ElsewhereError where the run was begun under another torch.
+    What `on_event` raises ends the run at once, without a record. Raises ElsewhereError where the run was begun under another torch, or
+    its plugin's source is not the one it was planned with.
     """
     spec = planned.spec
     folder = place.store.folder(spec)
@@ -117,7 +130,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     job = _job(planned, place, folder)
     draft: dict[str, Any] = {"spec": spec, "started": datetime.now(UTC).isoformat(timespec="seconds"), "environment": environment(place)}
 
-    heard = _Heard()
+    heard = _Heard(folder)
 
     def listen(event: Event) -> None:
         heard.take(event)
@@ -130,7 +143,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         while True:
             on_event({"kind": "stage", "stage": name})
             before = saved_steps(folder)
-            outcome = supervisor.run(name, job, limit=limit, on_message=listen)
+            outcome = _ended(supervisor.run(name, job, limit=limit, on_message=listen))
             if not outcome.crashed:
                 return outcome
             crashes = 1 if saved_steps(folder) > before else crashes + 1
@@ -149,6 +162,8 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     def failed(outcome: Outcome) -> RunRecord | None:
         if outcome.status == "interrupted":
             return None
+        if outcome.status == "changed":
+            raise ElsewhereError(outcome.reason)
         if "spent" not in draft:
             draft.update(heard.account(spec.track.budget, job.attempt))
         return finish(outcome.status, outcome.reason, outcome.log_tail)  # type: ignore[arg-type]
@@ -159,11 +174,10 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         if outcome.result is None:
             return failed(outcome)
         trained = Trained.model_validate(outcome.result)
-        if trained.stopped:
-            return None
         trained = trained.model_copy(update={"spent": trained.spent.model_copy(update={"attempts": int(job.attempt.name)})})
         trained = _by_our_clock(trained, place.devices * outcome.trained, budget)
         on_event(KEEP)
+        take_over(job)
         write_atomic(folder / FOLDER / TRAINED, trained.model_dump_json().encode())
     draft |= {"spent": trained.spent, "throughput": trained.throughput, "curve": trained.curve, "flags": trained.flags}
     draft |= {"digests": {"checkpoint": trained.checkpoint}}
@@ -176,6 +190,8 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     outcome = stage("sample")
     if outcome.result is None:
         return failed(outcome)
+    on_event(KEEP)
+    take_over(job)
     sampled = Sampled.model_validate(outcome.result)
     draft["digests"] |= {"samples": sampled.samples}
     draft["prior"] = sampled.prior
@@ -199,6 +215,9 @@ MEMORY = 0.9
 """Share of the free memory that a run on a CPU may take."""
 CRASHES = 3
 """Crashes in a row, without a new state saved between them, after which a run is given up."""
+MADE = ("checkpoint.safetensors", "checkpoint.json", "samples.npz", "grid.png")
+MADE_FOR_SCORING = ("curve.npz", "held_out.npz")
+"""Beside the state, until the run is scored."""
 TRAINED = "trained.json"
 """In the folder of the state: how the training ended, from its end to that of the run."""
 SLOW = 2.0, 0.05
@@ -215,6 +234,19 @@ def _job(planned: Planned, place: Place, folder: Path) -> Job:
         cache=cache_folder(), device=place.checked.device, devices=place.devices, threads=place.threads, weights=place.weights,
         memory=place.memory,
     )  # fmt: skip
+
+
+def take_over(job: Job) -> None:
+    """Move what a stage has made from its attempt's folder to its place in the run's.
+
+    The stage itself does not: a process that was stopped for long may go on when another has taken the run over, and has ended it.
+    """
+    for names, place in ((MADE, job.folder), (MADE_FOR_SCORING, job.folder / FOLDER)):
+        for made in filter(Path.is_file, (job.attempt / name for name in names)):
+            place.mkdir(parents=True, exist_ok=True)
+            made.replace(place / made.name)
+        if place.is_dir():
+            sync_folder(place)
 
 
 def _ended_before(folder: Path) -> Trained | None:
@@ -244,6 +276,13 @@ def _see_that_it_goes_on(spec: RunSpec, place: Place, folder: Path) -> None:
         )
 
 
+def _ended(outcome: Outcome) -> Outcome:
+    """A training that saved itself and stopped, though nobody here asked it to, was sent SIGTERM by somebody else: a crash like another."""
+    if outcome.result is None or not outcome.result.get("stopped"):
+        return outcome
+    return replace(outcome, status="error", result=None, reason="its process was sent SIGTERM, and not by its supervisor", crashed=True)
+
+
 def _by_our_clock(trained: Trained, seen: float, budget: Budget) -> Trained:
     """Charge the device-seconds that we have `seen` pass, where the clock of the model's process tells of fewer, and flag that."""
     spent, (seconds, share) = trained.spent, SLOW
@@ -257,10 +296,12 @@ def _by_our_clock(trained: Trained, seen: float, budget: Budget) -> Trained:
 
 
 class _Heard:
-    """What a training said before it failed: the curve so far."""
+    """What a training said before it failed, and what was saved of earlier attempts: the curve so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self._curve: list[CurvePoint] = []
+        with suppress(ValueError, TypeError, KeyError):  # a plugin may write there, too
+            self._curve = [_point(said) for said in saved_points(folder)]
 
     def take(self, event: Event) -> None:
         """Note a point of the curve; other events are ignored."""
@@ -277,7 +318,7 @@ class _Heard:
 
 
 def _point(event: Event) -> CurvePoint:
-    losses = {name: value if math.isfinite(value) else None for name, value in event["losses"].items()}
+    losses = {name: value if value is not None and math.isfinite(value) else None for name, value in event["losses"].items()}
     return CurvePoint(losses=losses, **{key: event[key] for key in ("progress", "seconds", "steps", "images")})
 
 
@@ -291,7 +332,7 @@ def give_up(planned: Planned, place: Place, status: Status, reason: str) -> RunR
     """Commit the record of a run that takes its machine or its supervisor down, with what its last training spent, and return it."""
     folder = place.store.folder(planned.spec)
     attempts = sorted((path for path in (folder / "attempts").glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
-    spent = _Heard().account(planned.spec.track.budget, attempts[-1]) if attempts else {}
+    spent = _Heard(folder).account(planned.spec.track.budget, attempts[-1]) if attempts else {}
     record = RunRecord(spec=planned.spec, status=status, reason=reason, started=datetime.now(UTC).isoformat(timespec="seconds"), **spent)
     return _committed(record, place.store)
 
@@ -307,6 +348,9 @@ def _committed(record: RunRecord, store: Store) -> RunRecord:
 def _tidy(folder: Path) -> None:
     """Remove what only an unfinished run needs: what it had saved, and what it had spent, which no retry is charged for."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    for name in (*MADE, *MADE_FOR_SCORING):  # of an attempt that ended before they were taken over
+        for stray in (folder / "attempts").glob(f"*/{name}"):
+            stray.unlink(missing_ok=True)
     witness.forget(folder / "attempts")
 
 

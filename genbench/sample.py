@@ -113,18 +113,20 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextmanager
 def sampling(model: nn.Module) -> Iterator[None]:
-    """Context in which samples are drawn: eval mode, no gradients, training mode and RNG restored afterwards.
+    """Context in which samples are drawn: eval mode, no gradients; the RNG and the mode of every module restored afterwards.
 
     Of GPUs' generators it keeps that of the model's own: to ask any starts CUDA, which a run on a CPU has no memory for.
     """
-    training, device = model.training, _device(model)
+    modes, device = [(module, module.training) for module in model.modules()], _device(model)
     devices = [device] if device.type == "cuda" else []
     model.eval()
     try:
         with torch.random.fork_rng(devices), torch.inference_mode():
             yield
     finally:
-        model.train(training)
+        model.train(modes[0][1])
+        for module, training in modes:  # a part that is kept in eval mode stays there
+            module.training = training
 
 
 def _check(images: object, count: int, image: ImageSpec) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from genbench import devices, machine
 from genbench.devices import ALONE, Rank
-from genbench.errors import GenbenchError
+from genbench.errors import ChangedError, GenbenchError
 from genbench.jobs import Check, Checked, Job, Sampled, Scored, Trained
 from genbench.records import HOLDOUT_NLL, CurvePoint, Spent, Throughput
 from genbench.states import FOLDER
@@ -22,6 +25,7 @@ from genbench.track import Track
 if TYPE_CHECKING:
     from genbench.catalogue import Catalogue
     from genbench.datasets import DatasetSpec
+    from genbench.extractors import ExtractorSpec
 
 
 _NO_TRAINING = "sample() and its like must not train, nor may a thread"
@@ -35,7 +39,7 @@ class Send(Protocol):
 
 
 def check(job: Check, send: Send) -> Checked:
-    """See that device, dataset, extractor's weights and metrics are there. Raises GenbenchError."""
+    """See that device, dataset and metrics are there, and that the extractors see the track's images. Raises GenbenchError."""
     from importlib.metadata import version
 
     import torch
@@ -57,10 +61,13 @@ def check(job: Check, send: Send) -> Checked:
     if asked.type == "cuda" and (not torch.cuda.is_available() or (torch.device(last).index or 0) >= torch.cuda.device_count()):
         wanted = f"device {job.device!r}" if job.devices == 1 else f"device {last!r}, the last of {job.devices} from {job.device!r} on,"
         raise GenbenchError(f"{wanted} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
-    extractor.spec.require(job.weights)
-    for name in track.beside:
-        catalogue.extractor(name).spec.require(None)
-    data = prepare(dataset, track.size, job.data_root)
+    extractors = [(extractor.spec, job.weights), *((catalogue.extractor(name).spec, None) for name in track.beside)]
+    for spec, weights in extractors:
+        spec.require(weights)
+    with _taking_its_time(send):
+        data = prepare(dataset, track.size, job.data_root)
+        for spec, weights in extractors:
+            _see_that_it_sees(spec, weights, (data.channels, track.size, track.size))
     cuda = asked.type == "cuda"
     name = torch.cuda.get_device_name(asked) if cuda else machine.processor()
     one = name if cuda else f"cpu-{devices.threads_of(job.threads, job.devices)}"
@@ -115,26 +122,29 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     watch.look()
     torch.manual_seed(stream(spec.seed, f"train/{rank.number}" if rank.number else "train"))
     state = job.folder / FOLDER
-    earlier, drawn = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of, device, threads) or ([], [])
+    restored = resume.restore(state, model, optimizers, batches, meter, rank.number, rank.of, device, threads)
+    earlier, drawn, last = restored or ([], [], None)
     watch.seeded()
 
-    def keep(points: Sequence[Point]) -> None:
+    def keep(points: Sequence[Point], last: Point | None) -> None:
         team.align(model, trained)
         others = team.randomness()
         if first:
-            resume.save(state, model, optimizers, batches, meter, points, drawn, others, rank.of, device, threads)
+            resume.save(state, model, optimizers, batches, meter, points, drawn, others, rank.of, device, threads, last)
 
-    def save(points: Sequence[Point]) -> None:
+    def save(points: Sequence[Point], last: Point) -> None:
         send("pause")
         with cadence.saving():
-            keep(points)
+            keep(points, last)
             team.synchronize()  # how long it took is known to all
         send("resume")
 
     lost = team.tell(undone(job.attempt, meter.seconds) if first else 0.0)
     if lost:
         meter.charge_lost(lost)
-        keep(earlier)  # what the crash cost stays charged if there is another
+        keep(earlier, last)  # what the crash cost stays charged if there is another
+        if meter.exhausted and not meter.steps:
+            raise GenbenchError(f"its whole budget of {track.budget} was lost to crashes, and no step of it could be saved")
     cadence = resume.Cadence(team.wall)
 
     def note() -> None:
@@ -167,13 +177,13 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     send("resume")
     training = train_model(
         model, optimizers, batches, meter, device=device, precision=track.precision, at=track.curve, stop=lambda: team.any(stop()),
-        earlier=earlier, on_point=on_point, on_tick=lambda point: send("tick", phase="train", devices=rank.of, **asdict(point)),
+        earlier=earlier, last=last, on_point=on_point, on_tick=lambda point: send("tick", phase="train", devices=rank.of, **asdict(point)),
         after_step=team.after_step(note), save_due=cadence.due, save=save,
         devices=rank.of, clock=team.wall, agree=team.agree, any_finished=team.finished,
     )  # fmt: skip
     send("pause")
     if training.stopped:
-        keep(training.points)
+        keep(training.points, training.last)
     elif not training.diverged:
         team.align(model, trained)
     ledger = training.ledger
@@ -196,10 +206,10 @@ def train(job: Job, send: Send, rank: Rank = ALONE) -> Trained:
     sealed = ""
     if first and not (training.diverged or training.stopped):
         sealed = checkpoint.seal(
-            model, job.folder / "checkpoint.safetensors", {"model": spec.model.name, "seed": spec.seed, "steps": meter.steps}
+            model, job.attempt / "checkpoint.safetensors", {"model": spec.model.name, "seed": spec.seed, "steps": meter.steps}
         )
     if first and drawn:
-        _save_npz(job.folder / FOLDER / "curve.npz", images=np.stack(drawn))
+        _save_npz(job.attempt / "curve.npz", images=np.stack(drawn))
     return Trained(
         spent=spent, throughput=measured, curve=curve, checkpoint=sealed, diverged=training.diverged, stopped=training.stopped,
         flags=watch.look(),
@@ -245,10 +255,10 @@ def sample(job: Job, send: Send) -> Sampled:
     seeds = heeds_its_seed(model, min(FEW, n), seed, image, label=label, stored=stored)
     if checkpoint.state_digest(model) != before:
         raise GenbenchError(f"the model's parameters or buffers changed after training was over; {_NO_TRAINING}")
-    _save_npz(job.folder / "samples.npz", **arrays)
+    _save_npz(job.attempt / "samples.npz", **arrays)
     if said:
-        _save_npz(job.folder / FOLDER / "held_out.npz", **said)
-    save_grid(samples.images, job.folder / "grid.png")
+        _save_npz(job.attempt / "held_out.npz", **said)
+    save_grid(samples.images, job.attempt / "grid.png")
     if samples.clipped > 0.01:
         flags.append(f"{samples.clipped:.1%} of values clipped")
     if speed.contended:
@@ -321,8 +331,40 @@ def _data(job: Job) -> tuple[Any, Any]:
 def _build(job: Job, image: Any) -> Any:
     from genbench.catalogue import load_entry
 
-    spec = load_entry(job.source, job.spec.model.name).spec
-    return spec.cls(image, **job.spec.model.hparams)
+    entry, planned = load_entry(job.source, job.spec.model.name), job.spec.model
+    if entry.digest != planned.digest:
+        raise ChangedError(
+            f"the source of {planned.name} changed after this run was planned (SHA-256 {planned.digest[:8]}, now {entry.digest[:8]});"
+            f" the same command plans it anew, with the source as it is then"
+        )
+    return entry.spec.cls(image, **planned.hparams)
+
+
+def _see_that_it_sees(spec: ExtractorSpec, weights: Path | None, shape: tuple[int, int, int]) -> None:
+    """Raise GenbenchError where an extractor can't see images (C, H, W): better now than once the budget is spent."""
+    import torch
+
+    if spec.fit is None:  # one that is fitted takes the shape it is fitted on
+        spec.load(torch.device("cpu"), weights)(torch.zeros((2, *shape), dtype=torch.uint8))
+
+
+@contextlib.contextmanager
+def _taking_its_time(send: Send) -> Iterator[None]:
+    """Say every half minute that we get on: a dataset may take long to download or decode. A connection that stalls for a minute fails."""
+    over = threading.Event()
+
+    def say() -> None:
+        while not over.wait(30.0):
+            send("alive")
+
+    saying = threading.Thread(target=say, daemon=True)
+    saying.start()
+    socket.setdefaulttimeout(60.0)
+    try:
+        yield
+    finally:
+        over.set()
+        saying.join()
 
 
 def _needs(track: Track) -> set[str]:

@@ -74,5 +74,14 @@ def begun_with(run: Path) -> dict[str, Any]:
     return {}
 
 
+def saved_points(run: Path) -> list[dict[str, Any]]:
+    """The curve so far, as the newest state of a run's folder tells it; empty where there is none."""
+    for place in saved(run / FOLDER):
+        said = (header(place) or {}).get("points")
+        if isinstance(said, list):
+            return [point for point in said if isinstance(point, dict)]
+    return []
+
+
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("*-*") if _NAME.fullmatch(path.name) and path.is_dir()]

@@ -36,6 +36,8 @@ LOG_LINES = 20
 LOG_LIMIT = 16 << 20
 """Bytes of a stage's log; a longer one loses its beginning."""
 LOG_KEPT = 64 << 10
+ALIVE: dict[str, Any] = {"kind": "alive"}
+"""What a listener hears of a stage that only says that it gets on."""
 _FOREIGN = "something that no stage says came through its channel"
 _STARTING = threading.Lock()
 """Starting a child hides the caller's ``__main__`` for a moment: one thread at a time."""
@@ -43,7 +45,10 @@ _STARTING = threading.Lock()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended: ``done`` with its result, or ``timeout | oom | error | interrupted`` with the reason."""
+    """How a stage ended: ``done`` with its result, or ``timeout | oom | error | interrupted | changed`` with the reason.
+
+    ``changed``: the plugin's source is no longer the one that the run was planned with.
+    """
 
     status: str
     reason: str = ""
@@ -132,6 +137,7 @@ def _follow(
             now, before = time.monotonic(), now
             if now - before > AWAY:
                 away, back = (before, now) if away is None else (away, back)
+                heard = now  # the child may have stood still as we did
                 message = inbox.take(0) if message is None else message
         except EOFError:
             process.join(DYING)
@@ -145,8 +151,10 @@ def _follow(
         elif not process.is_alive() and not inbox.waiting:
             return _death(process.exitcode)
         match message:
-            case None | {"kind": "alive"}:
+            case None:
                 pass
+            case {"kind": "alive"}:
+                on_message(ALIVE)
             case {"kind": "started", "spent": float(spent)} if 0 <= spent < math.inf:
                 trained = spent
             case {"kind": "resume"}:
@@ -158,7 +166,7 @@ def _follow(
                 if wrong := flaw(stage, value):
                     return Outcome("error", f"what came through its channel as its result is none: {wrong}")
                 return Outcome("done", result=value, trained=trained)
-            case {"kind": "failed", "status": "oom" | "error" as status, "reason": str(reason)}:
+            case {"kind": "failed", "status": "oom" | "error" | "changed" as status, "reason": str(reason)}:
                 return Outcome(status, printable(reason, 1000), crashed=message.get("crashed") is True)
             case {"kind": "tick"} if is_tick(message):
                 on_message(message)

@@ -120,17 +120,24 @@ def parse_track(values: dict[str, Any], source: str) -> Track:
         if key not in Track.model_fields:
             raise GenbenchError(f"track {source}: {unknown('key', key, Track.model_fields)}".replace("installed:", "keys:"))
     try:
-        return Track.model_validate(values)
+        track = Track.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "track"
         raise GenbenchError(f"track {source}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+    # not rules of `Track`: records of other times stay readable
+    if not all(0 < share <= 1 for share in track.curve):
+        raise GenbenchError(f"track {source}: curve: its points are shares of the budget, above 0 and up to 1, like [0.1, 0.5, 1.0]")
+    if track.curve and track.curve_samples == 1:
+        raise GenbenchError(f"track {source}: curve_samples: FID needs at least 2 images; 0 draws none")
+    return track
 
 
 def with_budget(track: Track, budget: str) -> Track:
     """The same track with another budget, under a name that says so: its rows are never mixed with the track's own, nor held against
     results published for that."""
-    return track.model_copy(update={"budget": budget, "name": f"{track.base}{_AT}{budget.lower().replace(' ', '')}", "published": {}})
+    plain = budget.lower().replace(" ", "").replace("+", "")
+    return track.model_copy(update={"budget": budget, "name": f"{track.base}{_AT}{plain}", "published": {}})
 
 
 def shipped_tracks() -> list[Track]:

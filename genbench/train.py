@@ -53,6 +53,8 @@ class Training:
     points: list[Point] = field(default_factory=list)
     throughput: float | None = None
     """Training images/s in steady state: the median over ticks."""
+    last: Point | None = None
+    """How it stood at its end."""
 
 
 def train(
@@ -69,8 +71,9 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     after_step: Callable[[], None] = lambda: None,
     save_due: Callable[[], bool] = lambda: False,
-    save: Callable[[Sequence[Point]], None] = lambda points: None,
+    save: Callable[[Sequence[Point], Point], None] = lambda points, last: None,
     earlier: Sequence[Point] = (),
+    last: Point | None = None,
     devices: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     agree: Callable[[dict[str, float], bool], tuple[dict[str, float], bool]] = lambda losses, bad: (losses, bad),
@@ -79,18 +82,18 @@ def train(
     """Step `model` until `meter` is exhausted, the model is `finished`, a loss is not finite, or `stop()`.
 
     At each share of the budget in `at`, and where there are any at its end, the clock is halted and `on_point` called: what it does is
-    not charged, what it returns joins the point's losses. Where `save_due()`, asked every half second, `save` gets the points so far,
-    between two steps and off the clock; and once more when the budget is spent, before the last point. `earlier` are the points of the
-    run that this one continues; shares beyond them are still to come.
+    not charged, what it returns joins the point's losses. Where `save_due()`, asked every half second, `save` gets the points so far and
+    the present state, between two steps and off the clock; and once more when the budget is spent, before the last point. `earlier` are
+    the points of the run that this one continues, `last` its state then; shares beyond them are still to come.
 
     Where the run has several `devices`, this is one of them, and all take the same decisions: by the same `clock`, on losses and the
     flag of a bad one that they `agree` on, and on the word of `any_finished`.
     """
-    step = _Stepper(model, optimizers, batches, meter, device, precision, devices, clock, agree)
+    step = _Stepper(model, optimizers, batches, meter, device, precision, devices, clock, agree, last)
     points = list(earlier)
     rates: list[float] = []
     reached = max((point.progress for point in points), default=0.0)
-    pending = sorted(share for share in {*at, 1.0} if share > reached) if at else []
+    pending = sorted(share for share in {*at, 1.0} if reached < share <= 1) if at else []
     diverged, finished, stopped, saved = "", False, False, meter.steps
     while not (diverged or stopped) and (pending or not (meter.exhausted or finished)):
         target = pending[0] if pending else 1.0
@@ -106,13 +109,15 @@ def train(
                     on_tick(point)
                     if step.diverged:
                         diverged = f"a loss was not finite by step {meter.steps}: {_worst(point.losses)}"
+                    if meter.budget.kind == "flops" and not (meter.flops or finished):
+                        raise GenbenchError("its steps have no FLOPs that torch counts, like matrix products: a budget in FLOPs never ends")
                     # who is stopped at the very step that ends a part has come to its end
                     stopped = stop() and not (meter.exhausted or finished) and meter.progress < target
                     if diverged or stopped:
                         break
                     saving = save_due() and not (meter.exhausted or finished) and meter.progress < target
         if saving:
-            save(points)
+            save(points, point)
             saved = meter.steps
         elif not (diverged or stopped):
             point = step.look()
@@ -121,15 +126,16 @@ def train(
             while pending and (meter.progress >= pending[0] or finished):
                 pending.pop(0)
             if meter.exhausted and not (finished or diverged) and meter.steps > saved:
-                save(points)  # from here on nothing can undo what was trained
+                save(points, point)  # from here on nothing can undo what was trained
                 saved = meter.steps
             if at and not diverged:
                 points.append(replace(point, losses={**point.losses, **(on_point(point) or {})}))
     ledger = meter.ledger()
     # The first tick holds the warm-up; a run shorter than two has only its own average.
-    whole = devices * ledger.images / ledger.seconds if ledger.seconds else None
+    useful = ledger.seconds - ledger.lost
+    whole = devices * ledger.images / useful if useful > 0 else None
     throughput = statistics.median(rates[1:]) if len(rates) > 1 else whole
-    return Training(ledger, meter.overshoot, finished and not meter.exhausted, stopped, diverged, points, throughput)
+    return Training(ledger, meter.overshoot, finished and not meter.exhausted, stopped, diverged, points, throughput, step.look())
 
 
 class _Stepper:
@@ -138,15 +144,16 @@ class _Stepper:
     def __init__(
         self, model: nn.Module, optimizers: Optimizers, batches: TrainingBatches, meter: Meter, device: torch.device, precision: str,
         devices: int, clock: Callable[[], float], agree: Callable[[dict[str, float], bool], tuple[dict[str, float], bool]],
+        last: Point | None,
     ) -> None:  # fmt: skip
-        self._devices, self._clock, self._agree = devices, clock, agree
+        self._devices, self._clock, self._agree, self._last = devices, clock, agree, last
         self.model, self.optimizers, self.batches, self.meter, self.device = model, optimizers, batches, meter, device
         self.bf16 = precision == "bf16"
         self.diverged = False
         self._bad = torch.zeros((), dtype=torch.bool, device=device)
         self._scalars: Mapping[str, Tensor] = {}
         self._looked = clock()
-        self._seconds, self._images, self._rate = meter.seconds, meter.images, 0.0
+        self._seconds, self._images, self._rate = meter.seconds, meter.images, last.rate if last else 0.0
 
     def __call__(self) -> None:
         meter, before = self.meter, self.batches.drawn
@@ -173,7 +180,10 @@ class _Stepper:
     def look(self) -> Point:
         """Wait for the device, read losses and the flag."""
         self.meter.settle()
-        losses, self.diverged = self._agree({name: float(value.detach()) for name, value in self._scalars.items()}, bool(self._bad))
+        losses = {name: float(value.detach()) for name, value in self._scalars.items()}
+        if self._last is not None and not self._scalars:  # no step since then
+            losses = dict(self._last.losses)
+        losses, self.diverged = self._agree(losses, bool(self._bad))
         meter = self.meter
         seconds, images = meter.seconds, meter.images
         if images > self._images and seconds > self._seconds:  # a look just after another tells nothing new

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from genbench.budget import Budget, Meter
+from genbench.budget import Budget, Ledger, Meter
 from genbench.errors import GenbenchError
 
 
@@ -92,3 +92,20 @@ def test_ledger_says_how_long_threads_waited_for_a_core():
     ledger = meter.ledger()
     assert 0 <= ledger.waited <= 1.5
     assert ledger.cpu_seconds > 0
+
+
+def test_what_was_waited_is_the_same_after_going_on():
+    meter = Meter(Budget.parse("10s"))
+    meter.restore(Ledger(8.0, 40, 400, 0.0, 1.0, 0.15, threads=2))
+    for _ in range(3):
+        ledger, meter = meter.ledger(), Meter(Budget.parse("10s"))
+        meter.restore(ledger)
+    assert meter.ledger().waited == pytest.approx(0.15)
+    assert meter.ledger().threads == 2
+
+
+@pytest.mark.parametrize("text", ["_5s", "1__0s", "5_s", "1._5s"])
+def test_a_number_that_python_does_not_read_is_refused(text):
+    with pytest.raises(GenbenchError, match="is not a number with a unit"):
+        Budget.parse(text)
+    assert Budget.parse("1_000.5s").amount == 1000.5

@@ -53,7 +53,7 @@ def test_continued_training_is_bit_equal(optimizer, tmp_path):
     resume.save(tmp_path, model, optimizers, batches, meter, [point], [make_data().test.images])
 
     model, optimizers, batches, meter = built(optimizer, 23, seed=9)
-    points, drawn = resume.restore(tmp_path, model, optimizers, batches, meter)
+    points, drawn, _ = resume.restore(tmp_path, model, optimizers, batches, meter)
     assert (points, len(drawn)) == ([point], 1)
     assert (drawn[0] == make_data().test.images).all()
     assert (meter.steps, meter.images, batches.drawn) == (13, 130, 13)
@@ -185,12 +185,24 @@ def test_on_a_gpu_threads_do_not_matter_and_another_torch_does(tmp_path, monkeyp
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
-        assert resume.restore(tmp_path, *built("adam", 5), device=gpu) == ([], [])
+        assert resume.restore(tmp_path, *built("adam", 5), device=gpu) == ([], [], None)
         monkeypatch.setattr(torch, "__version__", "9.9")
         with pytest.raises(GenbenchError, match=r"here it is torch 9\.9"):
             resume.restore(tmp_path, *built("adam", 5), device=gpu)
     finally:
         torch.set_num_threads(before)
+
+
+def test_points_without_a_number_are_kept(tmp_path):
+    """Of a model that has no likelihood on a track that ranks by one, or whose bound is infinite at one point."""
+    model, optimizers, batches, meter = built("adam", 5)
+    point = Point(0.5, 1.5, 2, 20, 99.0, {"loss": 0.25, "holdout_nll": math.inf})
+    last = Point(0.75, 2.0, 3, 30, 99.0, {"loss": 0.2})
+    resume.save(tmp_path, model, optimizers, batches, meter, [point], [], last=last)
+    told = resume.restore(tmp_path, *built("adam", 5))
+    assert math.isnan(told.points[0].losses["holdout_nll"])
+    assert told.points[0].losses["loss"] == 0.25
+    assert told.last == last
 
 
 # ---- what a crash costs ---------------------------------------------------------------------------------------------
@@ -250,9 +262,10 @@ def test_training_saves_between_steps_and_off_the_clock(monkeypatch):
     model, optimizers, batches, meter = built("adam", 6)
     saved = []
 
-    def save(points):
+    def save(points, last):
         before = meter.seconds
         time.sleep(0.02)
+        assert last.steps == meter.steps
         saved.append((meter.steps, len(points), meter.seconds - before))
 
     train(model, optimizers, batches, meter, device=CPU, at=(0.5, 1.0), save_due=lambda: meter.steps % 2 == 0, save=save)

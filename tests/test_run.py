@@ -18,6 +18,7 @@ from genbench.errors import GenbenchError
 from genbench.inventory import describe_file
 from genbench.supervisor import Supervisor
 from genbench.track import Track
+from genbench.witness import Witness
 from tests.faults.conftest import no_children_left
 
 TRACK = Track(
@@ -554,3 +555,84 @@ def test_a_retry_begins_anew_where_who_wrote_the_failure_was_killed_before_tidyi
     runs.retry(attempt.planned, attempt.place.store)
     assert not (attempt.folder / "state").exists()
     assert not list(attempt.folder.glob("attempts/*/clock"))
+
+
+def test_a_source_that_changes_meanwhile_is_no_run_of_the_one_that_was_planned(attempt, tmp_path):
+    """Before it trains, and between training and sampling: the run is left, and has no record."""
+
+    def edit(event):
+        if event["kind"] == "stage" and event["stage"] == when:
+            with open(tmp_path / "mine.py", "a") as file:
+                file.write("\n# another thought\n")
+
+    for when in ("train", "sample"):
+        with pytest.raises(runs.ElsewhereError, match=r"the source of Mine changed after this run was planned \(SHA-256 \w{8}, now"):
+            attempt(on_event=edit, results=when)
+        assert not (attempt.folder / "record.json").exists()
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text().removesuffix("\n# another thought\n"))
+    assert runs.run(attempt.planned, attempt.place, Supervisor()).status == "done"  # it was trained when it was left
+
+
+def test_a_failure_after_an_interruption_keeps_the_curve_from_before(attempt, tmp_path):
+    body = f"""
+    def misbehave(self):
+        time.sleep(0.02)
+        if self.count > 30 and os.path.exists({str(tmp_path / "now")!r}):
+            raise ValueError("late")
+    """
+    track = TRACK.model_copy(update={"budget": "100steps", "curve": (0.05, 0.1, 1.0)})
+
+    def interrupt(event):
+        if event["kind"] == "tick" and event["phase"] == "train" and event["steps"] > 12:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert attempt(body, track=track, on_event=interrupt) is None
+    (tmp_path / "now").touch()
+    record = attempt(body, track=track)
+    assert (record.status, record.reason) == ("error", "ValueError: late")
+    assert [point.steps for point in record.curve] == [5, 10]
+    assert record.curve[0].losses["loss"] > 0
+
+
+def test_a_model_without_likelihood_is_done_where_the_track_ranks_by_one(attempt):
+    record = attempt(track=ASKED.model_copy(update={"rank_by": "iwae_bpd"}))
+    assert record.status == "done", record.reason
+    assert [point.losses["holdout_nll"] for point in record.curve] == [None, None]
+
+
+def test_an_extractor_that_cannot_see_the_images_is_said_before_training(tmp_path, supervisor):
+    with pytest.raises(GenbenchError, match="extractor mnist-cnn sees 1x32x32 uint8 images, not 1x8x8"):
+        runs.check(TRACK.model_copy(update={"extractor": "mnist-cnn"}), supervisor, results=tmp_path, device="cpu")
+    with pytest.raises(GenbenchError, match="extractor cifar10-cnn sees 3x32x32"):
+        runs.check(TRACK.model_copy(update={"beside": ("pixels-pca", "cifar10-cnn")}), supervisor, results=tmp_path, device="cpu")
+
+
+def test_a_budget_that_was_wholly_lost_is_a_failure(attempt):
+    """Not a done run of a model that never trained."""
+
+    def kill(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(track=TRACK.model_copy(update={"budget": "2s"}), on_event=kill)
+    Witness(attempt.folder / "attempts" / "1").note(2.5, 300, 4800)  # and was killed before it saved anything
+    record = runs.run(attempt.planned, attempt.place, Supervisor())
+    assert (record.status, record.scores) == ("error", ())
+    assert record.reason == "its whole budget of 2s was lost to crashes, and no step of it could be saved"
+
+
+def test_a_training_that_somebody_else_asks_to_end_goes_on(attempt, tmp_path):
+    """A guard of memory, or the plugin itself, sends SIGTERM: that is no Ctrl-C, which would end a sweep."""
+    body = f"""
+    def misbehave(self):
+        time.sleep(0.02)
+        if self.count == 8 and not os.path.exists({str(tmp_path / "sent")!r}):
+            open({str(tmp_path / "sent")!r}, "w").close()
+            os.kill(os.getpid(), signal.SIGTERM)
+    """
+    track, events = TRACK.model_copy(update={"budget": "60steps"}), []
+    record = attempt(body, track=track, on_event=events.append)
+    assert (record.status, record.spent.steps, record.spent.attempts, record.spent.lost) == ("done", 60, 2, 0), record.reason
+    reasons = [event["reason"] for event in events if event["kind"] == "crash"]
+    assert reasons == ["its process was sent SIGTERM, and not by its supervisor"]
+    assert record.digests == attempt(body, track=track, results="whole").digests

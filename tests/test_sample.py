@@ -139,3 +139,10 @@ def test_balanced_labels_hold_each_class_equally_often_in_random_order():
     assert not np.array_equal(labels, np.arange(300) % 10)
     assert not np.array_equal(labels, balanced_labels(10, 300, 1))
     assert np.bincount(balanced_labels(4, 10, 0)).tolist() == [3, 3, 2, 2]
+
+
+def test_every_part_is_put_back_into_its_own_mode():
+    model = Uniform().train()
+    model.norm.eval()
+    draw(model, 10, 0, IMAGE)
+    assert (model.training, model.norm.training) == (True, False)

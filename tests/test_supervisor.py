@@ -72,6 +72,20 @@ def test_a_stage_may_take_hours_while_it_says_that_it_gets_on(follow):
     assert (outcome.status, outcome.reason) == ("timeout", "gave no sign for 1800 s")
 
 
+@pytest.mark.parametrize("said", [[(2500, RESULT)], [(100, ALIVE), (2800, RESULT)]])
+def test_what_stood_still_with_its_supervisor_has_its_time_from_then_on(follow, said):
+    """A container that was paused, a job that was suspended: nothing waits, and nobody was silent for long."""
+    assert follow(said, stopped=(50, 2000)).status == "done"
+    assert follow([(4000, RESULT)], stopped=(50, 2000)).reason == "gave no sign for 1800 s"
+
+
+def test_who_says_that_it_gets_on_is_heard(follow):
+    """So that a process that has lost its lease notices while it draws."""
+    heard = []
+    assert follow([(1, ALIVE), (2, ALIVE), (3, RESULT)], listen=lambda channel: heard.append(channel.now)).status == "done"
+    assert heard == [1, 2]
+
+
 def test_training_counts_between_resume_and_pause(follow):
     outcome = follow([(1, STARTED), (1, RESUME), (4, PAUSE), (900, RESUME), (902, PAUSE), (903, RESULT)], limit=6)
     assert outcome.status == "done"

@@ -82,3 +82,22 @@ def test_another_budget_makes_another_track():
 def test_tracks_and_records_import_no_torch():
     code = "import sys, genbench.track, genbench.records, genbench.cli; genbench.track.shipped_tracks(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("curve", [(10, 50, 100), (0.5, 1.5), (0.0, 1.0), (-0.1,), (float("nan"),), (float("inf"),)])
+def test_a_curve_of_no_shares_is_refused(curve):
+    with pytest.raises(GenbenchError, match=r"track here: curve: its points are shares of the budget, above 0 and up to 1"):
+        parse_track({**VALUES, "curve": curve}, "here")
+    Track(**VALUES, curve=curve)  # as records of other times may have it
+
+
+def test_a_curve_of_single_images_is_refused():
+    with pytest.raises(GenbenchError, match="curve_samples: FID needs at least 2 images"):
+        parse_track({**VALUES, "curve_samples": 1}, "here")
+    assert parse_track({**VALUES, "curve_samples": 0}, "here").curve_samples == 0
+
+
+def test_another_budgets_name_is_a_name():
+    track = with_budget(Track(**VALUES), "1e+3img")
+    assert track.name == "t-at-1e3img"
+    assert Track.model_validate(track.model_dump()) == track

@@ -48,6 +48,8 @@ extractor.command("train")(scoring.extractor_command)
 def main() -> None:
     """Run the command line; exit codes: 0 all done, 1 some run failed, 2 the user's mistake, 130 interrupted."""
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # by nohup
+        signal.signal(signal.SIGHUP, _terminated)
     try:
         app()
     except GenbenchError as error:
@@ -77,7 +79,7 @@ def version_option(version: Annotated[bool, typer.Option("--version", help="Show
 
 
 def _terminated(number: int, frame: Any) -> NoReturn:
-    """A scheduler that takes the machine back sends SIGTERM: what runs is saved as at Ctrl-C."""
+    """A scheduler that takes the machine back sends SIGTERM, a terminal that is closed SIGHUP: what runs is saved as at Ctrl-C."""
     raise KeyboardInterrupt
 
 

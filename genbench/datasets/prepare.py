@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ _VERSION = 1
 """Of the preparation itself: part of the disk cache's key."""
 _CHUNK = 4096
 _MOST_KEPT = 3
+_DAY = 86_400.0
 _log = logging.getLogger(__name__)
 _kept: dict[tuple[str, int, Path], ImageData] = {}
 
@@ -214,6 +216,7 @@ def _through_cache(
     _log.info("decoding %s once; kept in %s", spec.name, folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_old_parts(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     except OSError as error:
         _log.warning("%s cannot be cached (%s): it is decoded anew in every process", spec.name, error)
@@ -230,6 +233,14 @@ def _through_cache(
         raise GenbenchError(f"dataset {spec.name!r}: the cache {folder} cannot be written: {error}; set GENBENCH_CACHE elsewhere") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_old_parts(cache: Path) -> None:
+    """What processes left behind that were killed while they wrote: nobody has touched it for a day."""
+    for part in cache.glob(".part-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in (part, *part.iterdir())) > _DAY:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_cache(

@@ -14,9 +14,8 @@ from genbench import run as runs
 from genbench.devices import apart
 from genbench.errors import GenbenchError
 from genbench.jobs import Job, Scored, Stage
-from genbench.leaderboard.table import column_key
 from genbench.places import cache_folder, data_root
-from genbench.records import RunRecord, RunSpec, Score, write_atomic
+from genbench.records import RunRecord, RunSpec, Score, column_key, write_atomic
 from genbench.supervisor import Supervisor
 from genbench.verification import Compared, Finding, Origin
 
@@ -56,6 +55,7 @@ class Subject:
             raise KeyboardInterrupt
         if outcome.result is None:
             raise GenbenchError(outcome.reason)
+        runs.take_over(job)
         return outcome.result
 
 

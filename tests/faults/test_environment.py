@@ -17,8 +17,10 @@ from genbench import lease
 from genbench.datasets.builtin import builtin_datasets
 from genbench.errors import GenbenchError
 from genbench.records import Store
+from genbench.states import saved_steps
 from genbench.sweep.plan import load_sweep
 from genbench.track import load_track
+from genbench.witness import noted
 from tests.faults.conftest import MODEL
 
 TINY = """
@@ -116,6 +118,23 @@ def test_results_that_cannot_be_written_are_refused_before_any_compute(home):
     assert time.monotonic() - begun < 60
 
 
+# ---- asked to end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_a_whole_process_group_finds_the_training_saved(home, sent):
+    """As `timeout`, a scheduler or a terminal that is closed does it; the fork server is in the group, too."""
+    (home / "tiny.toml").write_text(TINY.format(budget="600s"))
+    command = [sys.executable, "-m", "genbench", "run", "./mine.py:Mine", "--track", "tiny.toml", "--device", "cpu", "--threads", "1"]
+    process = subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    attempt = begun(home)
+    while noted(attempt).steps < 20:
+        time.sleep(0.01)
+    os.killpg(process.pid, sent)
+    assert process.wait(30) == 130
+    assert saved_steps(attempt.parent.parent) == noted(attempt).steps >= 20
+
+
 # ---- another torch --------------------------------------------------------------------------------------------------------
 
 
@@ -123,14 +142,22 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def begun(home):
+    """Wait until a training has begun -> the folder of its attempt."""
+    deadline = time.monotonic() + 60
+    while True:
+        for path in (home / "results").rglob("clock"):
+            if any(path.read_bytes()):
+                return path.parent
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def interrupted(home):
     """A run that Ctrl-C has interrupted in the middle of its training -> its folder."""
     command = [sys.executable, "-m", "genbench", "run", "./mine.py:Mine", "--track", "tiny.toml", "--device", "cpu", "--threads", "1"]
     process = subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not any(any(path.read_bytes()) for path in (home / "results").rglob("clock")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    begun(home)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     (attempts,) = (home / "results").rglob("attempts")
