@@ -13,7 +13,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, get_args
 
 from genbench.errors import GenbenchError, unknown
-from genbench.origin import Entry, explain
+from genbench.origin import Entry, explain, file_digest
 
 if TYPE_CHECKING:
     from genbench.model import ModelSpec
@@ -43,13 +43,14 @@ def split_file(source: str) -> tuple[Path, str]:
 def load_model_file(source: str) -> Entry[ModelSpec]:
     """``./mygan.py:MyGAN`` -> a model that is not packaged, named after its class; executes the file.
 
-    Its family is the class attribute `family`, ``other`` where there is none; so is `single_device`. The digest is the file's.
-    Raises GenbenchError where file or class are missing, the file fails, or the class breaks the contract.
+    Its family is the class attribute `family`, ``other`` where there is none; so is `single_device`. The digest is the file's, and of
+    what it imports from beside it (`file_digest`). Raises GenbenchError where file or class are missing, the file fails, or the class
+    breaks the contract.
     """
     from genbench.model import ModelSpec
 
     path, wanted = split_file(source)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_digest(path)
     module = _import_file(path, digest)
     cls = _model_class(module, path.name, wanted)
     family: Any = getattr(cls, "family", "other")

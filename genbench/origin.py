@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 import sysconfig
 import traceback
 from dataclasses import dataclass
@@ -115,6 +116,44 @@ def model_digest(module: str) -> str:
     return _digest(sorted(found.values()))
 
 
+def file_digest(path: Path) -> str:
+    """A model's file -> its SHA-256; where it names modules in imports that lie beside it, and so on, over all these files.
+
+    What is installed comes before what lies beside it, as it does for the import. Raises OSError where the file can't be read.
+    """
+    own = path.resolve()
+    known = {own.stem: (own.name, own)}
+    found: dict[str, tuple[str, Path]] = {}
+    pending = [own.stem]
+    while pending:
+        name = pending.pop()
+        if name in known and name not in found:
+            found[name] = known[name]
+            for top in {word.partition(".")[0] for words in _imported(known[name][1], name) for word in words}:
+                if not any(module.partition(".")[0] == top for module in known):
+                    known |= _beside(own.parent, top)
+            pending += [*_named_in(known[name][1], name, known), *([name.rpartition(".")[0]] if "." in name else [])]
+    return hashlib.sha256(own.read_bytes()).hexdigest() if len(found) == 1 else _digest(sorted(found.values()))
+
+
+def _beside(folder: Path, top: str) -> dict[str, tuple[str, Path]]:
+    """Module -> (relative name, path) of what ``import top`` finds in a folder that is looked in last."""
+    if top == "genbench" or top in sys.stdlib_module_names:
+        return {}
+    try:
+        installed = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        installed = None
+    places = [installed.origin, *(installed.submodule_search_locations or [])] if installed else []
+    if any(place and not Path(place).resolve().is_relative_to(folder) for place in places):
+        return {}
+    single, package = folder / f"{top}.py", folder / top
+    if package.is_dir():
+        files = ((path.relative_to(package).as_posix(), path) for path in package.rglob("*.py"))
+        return {_dotted(top, name): (f"{top}/{name}", path) for name, path in files}
+    return {top: (single.name, single)} if single.is_file() else {}
+
+
 def _digest(files: list[tuple[str, Path]]) -> str:
     whole = hashlib.sha256()
     for name, path in files:
@@ -134,6 +173,11 @@ def _dotted(package: str, file: str) -> str:
 
 def _named_in(path: Path, name: str, known: dict[str, tuple[str, Path]]) -> list[str]:
     """The modules, of those known, that a file's import statements name."""
+    return [module for words in _imported(path, name) if (module := next((word for word in words if word in known), ""))]
+
+
+def _imported(path: Path, name: str) -> list[list[str]]:
+    """The file of a module -> what its import statements may mean, each as a list of modules, the likelier first."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, ValueError, SyntaxError):
@@ -141,13 +185,13 @@ def _named_in(path: Path, name: str, known: dict[str, tuple[str, Path]]) -> list
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            found += [[alias.name] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = name.split(".")[: len(name.split(".")) - node.level + (path.name == "__init__.py")] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
             # ``from package import module`` names the module, ``from package import function`` the package's own file
-            found += [f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names]
-    return [module for module in found if module in known]
+            found += [[f"{base}.{alias.name}", base] for alias in node.names]
+    return found
 
 
 def mentions(point: EntryPoint, kind: Kind) -> bool:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genbench.budget import Budget
+from genbench.devices import apart
 from genbench.harmless import clean
 from genbench.records import RunRecord
 from genbench.run import Planned
@@ -145,8 +146,8 @@ class Board:
         self._running: dict[int, tuple[Planned, float, Event]] = {}
         self._walls: list[float] = []
         self._done = self._failed = 0
-        seconds = [Budget.parse(one.spec.track.budget) for one in planned]
-        timed = [budget.amount for budget in seconds if budget.kind == "seconds"]
+        budgets = [(Budget.parse(one.spec.track.budget), apart(one.spec.device)[0]) for one in planned]
+        timed = [budget.amount / devices for budget, devices in budgets if budget.kind == "seconds"]
         self._guess = sum(timed) / len(timed) if timed else None
 
     @contextmanager

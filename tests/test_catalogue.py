@@ -14,7 +14,7 @@ from genbench import catalogue as catalogue_module
 from genbench.catalogue import load_catalogue, load_entry, plugin_manager
 from genbench.errors import GenbenchError
 from genbench.modelfile import is_file, load_model_file
-from genbench.origin import KINDS, model_digest, source_digest
+from genbench.origin import KINDS, file_digest, model_digest, source_digest
 
 METRICS = """
 import genbench
@@ -327,6 +327,25 @@ def test_a_file_shadows_no_module_and_finds_its_neighbours(tmp_path):
     assert entry.spec.cls.depth == 7
     assert entry.spec.family == "other"
     assert not hasattr(random, "Model")
+
+
+def test_the_digest_of_a_file_covers_what_it_imports_from_beside_it(tmp_path):
+    """And nothing that is installed: torch.py beside it is never imported, for torch comes before it."""
+    files = {
+        "mine.py": "import layers\nfrom nets.deep import Wide\nimport torch\nimport json", "layers.py": "import numbers_of_mine",
+        "numbers_of_mine.py": "one = 1", "nets/deep.py": "from . import wide", "nets/__init__.py": "", "nets/wide.py": "w = 2",
+        "nets/unused.py": "", "torch.py": "", "json.py": "", "other.py": "",
+    }  # fmt: skip
+    (tmp_path / "nets").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    before, changed = file_digest(tmp_path / "mine.py"), set()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content + "\n# changed")
+        changed |= {name} if file_digest(tmp_path / "mine.py") != before else set()
+        (tmp_path / name).write_text(content)
+    assert changed == {"mine.py", "layers.py", "numbers_of_mine.py", "nets/deep.py", "nets/__init__.py", "nets/wide.py"}
+    assert file_digest(tmp_path / "other.py") == hashlib.sha256(b"").hexdigest()  # one that stands alone has its own
 
 
 def test_bytecode_of_a_file_is_neither_trusted_nor_left_behind(tmp_path):

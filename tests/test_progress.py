@@ -1,6 +1,7 @@
 """What a sweep shows of itself: what is running, wherever it runs, and a time left that finished runs teach it."""
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -99,3 +100,9 @@ def test_a_cluster_that_has_grown_is_as_wide_as_what_runs(runs, clock):
     for one in runs[:2]:
         board.event(one, {"kind": "begun", "host": "node-7"})
     assert board.summary() == "0 done, 2 running, 2 to come, 0:02:00 left"
+
+
+def test_a_budget_is_of_all_devices_together(runs, clock):
+    several = [replace(one, spec=one.spec.model_copy(update={"device": "4x cpu-1"})) for one in runs]
+    board = Board(several, 1, Console(file=io.StringIO(), width=200))
+    assert board.summary() == "0 done, 4 to come, 0:01:00 left"

@@ -59,8 +59,9 @@ class Answer:
 
 
 def examine_apart(ticket: Ticket) -> Found:
-    """`examine` in a worker of its own, which Ray hides the GPUs from."""
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    """`examine` in a worker of its own, which has no GPU. Older Rays hide them all from it; what the node's owner hides stays hidden."""
+    if not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     return examine(ticket)
 
 

@@ -175,7 +175,7 @@ def runs_of(sweep: Sweep, models: Mapping[str, ModelDescription], track: Track, 
             for hparams in configurations:
                 asked = whole_numbers(model, hparams, sweep.drawn(name))
                 (one,) = plan([model], track, [seed], place, {model.name: asked})
-                planned.setdefault(one.spec.folder, _declared(one, model, len(configurations)))
+                planned.setdefault(one.spec.folder, _declared(one, len(configurations)))
     return list(planned.values())
 
 
@@ -207,9 +207,9 @@ def _is_meant(spec: RunSpec, word: str) -> bool:
     return word in (spec.model.name, spec.track.name) or f"{path}/".startswith(f"{word}/")
 
 
-def _declared(one: Planned, model: ModelDescription, configurations: int) -> Planned:
-    """Several configurations of a model are trials, whatever is published of them."""
+def _declared(one: Planned, configurations: int) -> Planned:
+    """Several configurations of a model are trials, beside those that its preset took, whatever is published of them."""
     if configurations == 1:
         return one
-    reference = one.spec.model.model_copy(update={"trials": model.trials + configurations})
+    reference = one.spec.model.model_copy(update={"trials": one.spec.model.trials + configurations})
     return replace(one, spec=one.spec.model_copy(update={"model": reference}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import time
@@ -18,7 +17,7 @@ from genbench import run as runs
 from genbench.budget import Budget
 from genbench.errors import GenbenchError
 from genbench.jobs import Checked
-from genbench.origin import distribution_name, plugin_points, source_digest
+from genbench.origin import distribution_name, file_digest, plugin_points, source_digest
 from genbench.places import cache_folder
 from genbench.supervisor import Supervisor
 from genbench.sweep.storage import Storage
@@ -213,6 +212,6 @@ def _version(distribution: str) -> str:
 
 def _digest(file: Path) -> str:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+        return file_digest(file)[:8]
     except OSError:
         return ""

@@ -74,9 +74,12 @@ def connected(wishes: Wishes, run: Run = runs.run) -> Iterator[RayExecutor]:
         ray.init(
             address=wishes.address or None, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, namespace="genbench"
         )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         where = wishes.address or "of this machine"
-        raise GenbenchError(f"Ray cluster {where} can't be reached: {str(error).strip().partition(chr(10))[0][:300]}") from None
+        # Ray says nothing of it: to an address it sends its token only where it is told to
+        unsaid = wishes.address and not os.environ.get("RAY_AUTH_MODE") and (Path.home() / ".ray" / "auth_token").is_file()
+        hint = "; there is a token here: export RAY_AUTH_MODE=token, if the cluster asks for one" if unsaid else ""
+        raise GenbenchError(f"Ray cluster {where} can't be reached: {str(error).strip().partition(chr(10))[0][:300]}{hint}") from None
     said = ray._private.worker
     try:
         if main:

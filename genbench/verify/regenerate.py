@@ -14,6 +14,7 @@ from genbench.errors import GenbenchError
 from genbench.inventory import ModelDescription, check_hparams, describe_file, inventory
 from genbench.jobs import Sampled, Scored
 from genbench.modelfile import split_file
+from genbench.origin import file_digest
 from genbench.records import RunRecord, strict_json, write_atomic
 from genbench.verification import Finding
 from genbench.verify.subject import Judge, Subject, Told, compare
@@ -30,7 +31,7 @@ def installed(record: RunRecord, model: str) -> ModelDescription:
     theirs = record.spec.model
     if model:
         path, _ = split_file(model)
-        if hashlib.sha256(path.read_bytes()).hexdigest() != theirs.digest:  # before it is imported
+        if file_digest(path) != theirs.digest:  # before it is imported
             raise GenbenchError(f"{path} is not the source that {theirs.name} was trained from: the record names another digest")
         described = describe_file(model)
         if described.name != theirs.name:

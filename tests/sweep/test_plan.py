@@ -1,9 +1,11 @@
 """A sweep's file: what is refused and how it says so, grids, draws, and the runs they come to."""
 
+import contextlib
 import math
 
 import pytest
 
+from genbench.cli import running
 from genbench.descriptions import HparamDescription, ModelDescription
 from genbench.errors import GenbenchError
 from genbench.jobs import Checked
@@ -111,6 +113,9 @@ def test_a_grid_is_every_combination_and_counts_as_trials(sweep, place):
     assert len(of_b) == 12
     assert {(m.hparams["lr"], m.hparams["width"]) for m in of_b} == {(lr, w) for lr in (0.5, 0.1) for w in (4, 8, 16)}
     assert {m.trials for m in of_b} == {3 + 6}
+    elsewhere = TRACK.model_copy(update={"name": "other"})  # where that preset, which took 3, is not in force
+    found = runs_of(sweep(HEAD + "[grid.b]\nlr = [0.5, 0.1]\n"), MODELS, elsewhere, place)
+    assert {m.trials for one in found if (m := one.spec.model).name == "b"} == {2}
 
 
 def test_random_draws_are_declared_seeded_and_in_range(sweep, place):
@@ -207,3 +212,42 @@ def test_a_file_in_the_place_of_a_runs_folder_is_one_line(sweep, place):
     assert cell.record is None
     with pytest.raises(GenbenchError, match=r"is a file, where a run needs a folder; move it away$"):
         attempt(cell, None, print, None)
+
+
+def test_a_sweep_whose_runs_are_all_skipped_on_a_track_ends_with_the_other_tracks_table(tmp_path, place, monkeypatch, capsys):
+    """The skipped track has no table; the summary and exit code 1 come all the same."""
+    other = TRACK.model_copy(update={"name": "other"})
+    tracks, models = {"tiny": TRACK, "other": other}, {"a": MODELS["a"]}
+
+    class Scripted:
+        slots = 1
+
+        def places(self, tracks, models):
+            return [place for _ in tracks]
+
+        def gather(self, cells):
+            pass
+
+        def execute(self, cells, on_event, on_record):
+            for cell in cells:
+                if cell.planned.spec.track == TRACK:
+                    on_event(cell, {"kind": "elsewhere", "reason": "a seed 0 was begun with torch 0.1"})
+                    continue
+                record = RunRecord(spec=cell.planned.spec, status="error", reason="x", started="2026-01-01T00:00:00+00:00")
+                place.store.commit(record)
+                on_record(cell, record)
+
+    monkeypatch.setattr(night, "started", lambda executor, wishes: contextlib.nullcontext(Scripted()))
+    monkeypatch.setattr("genbench.inventory.inventory", lambda: None)
+    monkeypatch.setattr(running, "model_named", lambda name, found: models[name])
+    monkeypatch.setattr(running, "track_named", lambda name, budget: tracks[name])
+    for names, shown in ((["tiny"], set()), (["tiny", "other"], {"other"})):
+        file = tmp_path / "night.toml"
+        file.write_text(f'models = ["a"]\ntracks = {names}\n')
+        with pytest.raises(SystemExit) as end:
+            running.sweep_command(file, results=place.store.root)
+        said = capsys.readouterr().out
+        assert end.value.code == 1
+        assert "skipped: a seed 0 was begun with torch 0.1" in said
+        assert {name for name in tracks if f"{name}  ·  " in said} == shown
+        assert "; 1 skipped" in said

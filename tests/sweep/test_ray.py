@@ -534,6 +534,20 @@ def test_a_cluster_that_starts_here_has_no_dashboard_and_one_that_is_not_there_i
     ):
         pass
     assert asked["include_dashboard"] is False
+
+    def refuse(**more):
+        raise ray.exceptions.AuthenticationError("no token")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    there = Wishes(tmp_path, address="x:1")
+    with pytest.raises(GenbenchError, match=r"Ray cluster x:1 can't be reached: [^;]*no token"), night.started("ray", there):
+        pass
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    with pytest.raises(GenbenchError, match="there is a token here: export RAY_AUTH_MODE=token"), night.started("ray", there):
+        pass
     with pytest.raises(GenbenchError, match="Ray Client"), night.started("ray", Wishes(tmp_path, address="ray://x:10001")):
         pass
 
