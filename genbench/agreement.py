@@ -17,8 +17,9 @@ SHARE_OF_SAME_DRAWS = 0.99
 """Share of pixels within one level of the recorded ones above which regenerated samples are the same draws, computed elsewhere."""
 SLACK = 10.0
 """Factor on tolerances where the model itself ran on another machine, not just the extractor."""
-ANOTHER_DRAW = math.sqrt(2) * 3.2905 / 1.9600
-"""Half-widths of a 95 % interval that two independent draws of one model stay within in 999 of 1 000 cases, by the normal law."""
+ANOTHER_DRAW = math.sqrt(2) * 4.4370 / 2.2010
+"""Half-widths of a 95 % interval that two independent draws of one model stay within in 999 of 1 000 cases, by Student's t with the 11
+degrees of freedom of FID's intervals; other scores have more."""
 LEVEL = 0.01
 """Share of honest runs that the test of a retrained model takes for better than they are."""
 WIDEST = 0.1
