@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from genbench.extractors import ExtractorSpec
 from genbench.images import Opened, open_images, read_statistics
 from genbench.metrics import MetricSpec
 from genbench.places import cache_folder, data_root
-from genbench.records import RunRecord, Score, SplitName, read_record
+from genbench.records import RunRecord, Score, SplitName, Store, read_record
 from genbench.reference import Reference, Statistics, set_of, set_spec, split_of, statistics_of
 from genbench.score import LOSSY, QUANTISATION, Scorer, Show, unseen
 from genbench.seeds import stream
@@ -33,6 +34,8 @@ FALLBACK = "inception-v3-compat"
 _FEWEST = 4
 """Images of a set to compare with: each of its halves then has a covariance."""
 _CHUNK = 1000
+_RUN = re.compile(r"\d+-[0-9a-f]{8}")
+"""The name of a run's folder."""
 
 Choose = Callable[[DatasetSpec], ExtractorSpec]
 OpenSamples = Callable[[int | None], Opened]
@@ -76,16 +79,16 @@ def evaluate(
     weights: Path | None = None,
     show: Show = unseen,
 ) -> Evaluation:
-    """Images in a folder, zip, npz, npy or run folder against `reference` -> scores. Raises GenbenchError before any compute.
+    """Images in a folder, zip, npz or npy, or those of a run, against `reference` -> scores. Raises GenbenchError before any compute.
 
     `reference` is ``DATASET[:SPLIT]`` (test by default); ``folder:PATH``, ``zip:PATH`` or a path for all images there; or an npz of
-    ``mu`` and ``sigma``. A run folder needs none: it is scored as in its track, with the same seed, hence to the same numbers. Else
-    the extractor is by default the in-domain classifier that names the reference's classes, or Inception: it is named in every
-    score. `resize` reduces all images to resize×resize; else their sizes must agree, but for a dataset's zero padding, which is
-    done to the samples too.
+    ``mu`` and ``sigma``. A run, named by its folder or ``record.json``, needs none: it is scored as in its track, with the same seed,
+    hence to the same numbers. Else the extractor is by default the in-domain classifier that names the reference's classes, or
+    Inception: it is named in every score. `resize` reduces all images to resize×resize; else their sizes must agree, but for a
+    dataset's zero padding, which is done to the samples too.
     """
     catalogue = load_catalogue(kinds=("dataset", "extractor", "metric"))
-    run = _run(samples)
+    samples, run = _run(samples)
     name: str
     split: SplitName
     if run is not None and not reference:
@@ -184,6 +187,7 @@ def _parse(reference: str, catalogue: Catalogue) -> tuple[str, SplitName]:
 def _path(name: str) -> Path:
     kind, _, where = name.partition(":")
     path = Path(where if kind in ("folder", "zip") and where else name).expanduser()
+    path = path.parent if path.name == "record.json" else path
     return path / "samples.npz" if (path / "record.json").is_file() else path
 
 
@@ -225,9 +229,18 @@ def _asked(run_folder: Path) -> Split | None:
         return Split(arrays["asked"], arrays["asked_labels"]) if "asked" in arrays.files else None
 
 
-def _run(samples: Path) -> RunRecord | None:
-    record = samples / "record.json"
-    return read_record(record) if record.is_file() else None
+def _run(samples: Path) -> tuple[Path, RunRecord | None]:
+    """A run's folder, or its ``record.json`` -> the folder and the record; images -> their path and None.
+
+    Raises GenbenchError for a folder of runs: the pictures in it are sheets of samples, not samples.
+    """
+    folder = samples.parent if samples.name == "record.json" else samples
+    if folder != samples or (folder / "record.json").is_file():
+        return folder, read_record(folder / "record.json")
+    run = next((path.parent for path in Store(samples).paths() if _RUN.fullmatch(path.parent.name)), None)
+    if run is not None:
+        raise GenbenchError(f"{samples} holds runs; name the folder of one, like {run}")
+    return samples, None
 
 
 def _device(name: str) -> torch.device:

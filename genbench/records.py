@@ -226,7 +226,7 @@ class Store:
         """Create the folder and try to write in it. Raises GenbenchError."""
         try:
             (self.root / "runs").mkdir(parents=True, exist_ok=True)
-            probe = self.root / "runs" / f".probe-{os.getpid()}"
+            probe = self.root / "runs" / f".probe-{uuid.uuid4().hex}"  # containers on several machines have the same process ids
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
@@ -371,12 +371,25 @@ def sync_folder(path: Path) -> None:
             os.close(folder)
 
 
+def column_key(score: Score, track: Track) -> str:
+    """A score's column: its name, with the extractor's where that is not the track's own."""
+    return score.name if score.extractor in (None, track.extractor) else f"{score.name}@{score.extractor}"
+
+
 def load(results: str | Path) -> pd.DataFrame:
-    """Results folder -> one row per run: model, track, seed, status, hparams, every score as a column, ledger and throughput."""
+    """Results folder -> one row per run: model, track, seed, status, hparams, every score as a column, ledger and throughput.
+
+    A score's column is its name, ``fid``, or ``fid@pixels-pca`` where the extractor is not the track's own. Raises GenbenchError where
+    there is no such folder, and for a record that can't be read.
+    """
     import pandas as pd
 
+    root = Path(results)
+    if not root.is_dir():
+        what = "is a file; name the folder that has runs/ in it" if root.exists() else "does not exist"
+        raise GenbenchError(f"results folder {root} {what}")
     rows = []
-    for path in Store(Path(results)).paths():
+    for path in Store(root).paths():
         record = read_record(path)
         spec = record.spec
         row: dict[str, Any] = {
@@ -384,7 +397,7 @@ def load(results: str | Path) -> pd.DataFrame:
             "status": record.status, "reason": record.reason,
         }  # fmt: skip
         for score in record.scores:
-            row.setdefault(score.name, score.value)
+            row.setdefault(column_key(score, spec.track), score.value)
         if record.spent:
             row |= {f"spent_{key}": getattr(record.spent, key) for key in ("seconds", "steps", "images", "flops")}
         if record.throughput:

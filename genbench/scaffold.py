@@ -30,7 +30,7 @@ _FILES = {
 def new_package(name: str, family: str, place: Path) -> list[Path]:
     """Model's name, ``gan`` or ``vae``, folder -> the files of ``genbench-<name>`` written there.
 
-    Raises GenbenchError for a name that would not do, and rather than overwrite anything.
+    Raises GenbenchError for a name that would not do, a place that can't be written, and rather than overwrite anything.
     """
     if family not in _ABOUT:
         raise GenbenchError(str(unknown("family", family, _ABOUT)).replace("installed:", "families:"))
@@ -41,14 +41,17 @@ def new_package(name: str, family: str, place: Path) -> list[Path]:
     }  # fmt: skip
     words["hparams"] = _hparams(_filled("$family/model.py", words))
     folder = place / words["distribution"]
-    if folder.exists():
-        raise GenbenchError(f"{folder} exists already; nothing was written. Choose another name or --path, or remove it")
     written = []
-    for path, template in _FILES.items():
-        file = folder / Template(path).substitute(words)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_filled(template, words) if template else "", encoding="utf-8")
-        written.append(file)
+    try:
+        if folder.exists():
+            raise GenbenchError(f"{folder} exists already; nothing was written. Choose another name or --path, or remove it")
+        for path, template in _FILES.items():
+            file = folder / Template(path).substitute(words)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(_filled(template, words) if template else "", encoding="utf-8")
+            written.append(file)
+    except OSError as error:
+        raise GenbenchError(f"{folder} can't be written: {error.strerror or error}; choose another folder with --path") from None
     return written
 
 

@@ -16,7 +16,7 @@ from genbench.errors import GenbenchError
 from genbench.grid import check_png
 from genbench.leaderboard.consistency import is_consistent
 from genbench.leaderboard.neighbours import row_faults
-from genbench.leaderboard.table import FULL_SEEDS, Run, device_class, identity
+from genbench.leaderboard.table import Run, device_class, full_seeds, identity
 from genbench.records import RunRecord, Store, curve_csv, read_record, write_atomic
 from genbench.verification import SELF, read_verification, record_digest, standing, verification_paths
 
@@ -139,7 +139,10 @@ def _bundle(run: Run, options: _Options, seeds: int, *, with_samples: bool) -> t
         files[EXCERPT] = _excerpt(run)
     if options.source is not None and record.spec.model.distribution == "unpackaged":
         if hashlib.sha256(options.source).hexdigest() != record.spec.model.digest:
-            raise GenbenchError(f"{folder}: --model is not the file that {record.spec.model.name} was trained from: other digests")
+            raise GenbenchError(
+                f"{folder}: --model is not the one file that {record.spec.model.name} was trained from: other digests;"
+                f" a model of several files has to be packaged (genbench new)"
+            )
         files[SOURCE] = options.source
     reached = standing(folder)
     if run.done and not reached.tier:
@@ -216,7 +219,7 @@ def _labels(record: RunRecord, seeds: int) -> Iterator[str]:
     """What a reader of the row should know."""
     if record.status != "done":
         yield f"failed: {record.status}"
-    if seeds < min(FULL_SEEDS, record.spec.track.seeds):
+    if seeds < full_seeds(record.spec.track.seeds):
         yield f"preliminary: {seeds} of {record.spec.track.seeds} seeds"
     if record.spent and record.spent.contended:
         yield "contended: others used the machine while it trained"
@@ -238,7 +241,7 @@ def _checklist(runs: Sequence[Run], options: _Options, seeds: Counter[Row]) -> l
     return [
         (True, "records are whole, fit their files and each other, and no published one is touched"),
         (bool(done) and all(standing(run.path.parent).tier for run in done), "every finished run is verified: genbench verify RUN"),
-        (whole, "all planned seeds, failed ones among them; fewer are preliminary"),
+        (whole, "all planned seeds, failed ones among them; fewer are preliminary until they are five"),
         (not any(one.contended for one in spent), "nothing else used the machine while it trained"),
         (bool(options.plugin_url) or (unpackaged and options.source is not None), f"others can get the source: {', '.join(models)}"),
         (bool(options.files_url), "others can fetch what is too large to be here: --files-url"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from genbench.records import RunRecord, Store
 from genbench.supervisor import Supervisor
 from genbench.sweep.local import devices_for, threads_for
 from genbench.sweep.plan import load_sweep
-from genbench.track import Track
+from genbench.track import Track, shipped_tracks
 from tests.toys import make_data
 
 HERE = Path(__file__).parent
@@ -166,10 +167,10 @@ def test_a_sweep_says_its_devices(tmp_path):
 # ---- models that can't ------------------------------------------------------------------------------------------------------
 
 
-def planned(tmp_path, names, hp=None, number=2):
+def planned(tmp_path, names, hp=None, number=2, track=TRACK):
     checked = Checked.model_construct(device="cpu", device_class="2x cpu-1", num_classes=10, num_train=1000)
     place = runs.Place(Store(tmp_path), checked, 2, devices=number)
-    return runs.plan([inventory().model(name) for name in names], TRACK, [0], place, hp or {})
+    return runs.plan([inventory().model(name) for name in names], track, [0], place, hp or {})
 
 
 CANNOT = {
@@ -206,6 +207,15 @@ def test_a_batch_that_does_not_split_is_refused_before_anything_starts(tmp_path)
     planned(tmp_path, ["dcgan"], {"dcgan": {"batch_size": "9"}}, number=3)
     with pytest.raises(GenbenchError, match=r"model 'dcgan' has batches of 9 images, which 2 devices can't share; 8 would do"):
         planned(tmp_path, ["dcgan"], {"dcgan": {"batch_size": "9"}})
+
+
+def test_the_examples_of_the_docs_split(tmp_path):
+    pages = "".join((HERE.parent / page).read_text(encoding="utf-8") for page in ("README.md", "docs/devices.md"))
+    shown = re.findall(r"genbench run (\S+) --track (\S+) .*--devices (\d+)", pages)
+    assert len(shown) == 4
+    for model, name, number in shown:
+        (track,) = [track for track in shipped_tracks() if track.name == name]
+        planned(tmp_path, [model], number=int(number), track=track)
 
 
 @pytest.mark.parametrize("said", ["why", {"": "why"}, {"width=3": "why"}, {"wide=3": "why"}, {"width=x": "why"}])

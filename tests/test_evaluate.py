@@ -308,6 +308,27 @@ def test_a_run_folder_brings_its_reference_extractor_and_seed():
     assert digits("few.npz", str(path), metrics=["fid"])["fid"].value == digits("few.npz", "others.npz", metrics=["fid"])["fid"].value
 
 
+def test_a_record_stands_for_its_runs_folder():
+    path = write_run()
+    by_folder, by_record = (evaluate.evaluate(named, device="cpu", metrics=["fid"]) for named in (path, path / "record.json"))
+    assert scores_of(by_record) == scores_of(by_folder)
+    references = [digits("few.npz", str(named), metrics=["fid"])["fid"].value for named in (path, path / "record.json")]
+    assert references[0] == references[1]
+    with pytest.raises(GenbenchError, match=r"record nowhere.record\.json: No such file"):
+        evaluate.evaluate(Path("nowhere/record.json"), device="cpu")
+
+
+def test_a_folder_of_runs_is_no_folder_of_samples():
+    path = write_run("results")
+    write_pngs(path, FEW[:3])
+    for folder in (Path("results"), path.parents[1]):
+        with pytest.raises(GenbenchError, match=rf"^{folder} holds runs; name the folder of one, like {path}$"):
+            evaluate.evaluate(folder, "digits", device="cpu")
+    write_pngs("set/a", FEW)
+    Path("set/a/record.json").write_text("{}")  # somebody else's
+    assert digits("set", metrics=["fid"]) == digits("few.npz", metrics=["fid"])
+
+
 def test_samples_that_are_not_the_runs_are_refused():
     path = write_run(digests={"samples": "0" * 64})
     with pytest.raises(GenbenchError, match="not what was drawn"):

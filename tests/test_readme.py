@@ -8,16 +8,18 @@ import sys
 import tomllib
 from pathlib import Path
 
+import genbench_gans
+import genbench_vaes
 import pytest
 
 from genbench.sweep.plan import load_sweep
-from genbench.track import parse_track
+from genbench.track import parse_track, shipped_tracks
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def blocks(language, page=README):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def genbench(*arguments, cwd, env=None):
@@ -67,7 +69,28 @@ def test_the_example_installs_and_is_listed(example):
     listed = genbench("list", "models", "--json", cwd=site, env={"PYTHONPATH": str(site)})
     mine = {model["name"]: model for model in json.loads(listed.stdout)}["my-gan"]
     assert mine["distribution"] == "genbench-my-gan"
+    (metadata,) = site.glob("*.dist-info/METADATA")
+    assert re.search("^License(-Expression)?: Apache-2.0$", metadata.read_text(encoding="utf-8"), re.MULTILINE)
     assert {name: hparam["default"] for name, hparam in mine["hparams"].items()} == {"z_dim": 100, "width": 256, "lr": 2e-4}
+
+
+@pytest.mark.parametrize(("page", "name"), [("README.md", "my-gan"), ("CONTRIBUTING.md", "mygan")])
+def test_an_example_package_says_what_check_asks_of_it(page, name):
+    (shown,) = [block for block in blocks("toml", README.with_name(page)) if "[project]" in block]
+    project = tomllib.loads(shown)["project"]
+    assert (project["name"], project["license"]) == (f"genbench-{name}", "Apache-2.0")
+    assert project["version"]
+    assert project["entry-points"]["genbench"] == {name: name.replace("-", "_")}
+    (spec,) = [line for block in blocks("python", README.with_name(page)) for line in block.splitlines() if "ModelSpec(" in line]
+    assert f'"{name}"' in spec
+    assert all(f'{word}="' in spec for word in ("family", "paper", "description"))
+
+
+def test_models_but_one_have_presets_for_the_tracks_that_it_says():
+    tracks = {track.name for track in shipped_tracks() if track.dataset in ("digits", "mnist") and not track.reproduces}
+    assert tracks == {"digits-20s", "mnist-60s", "mnist-3m", "mnist-10m"}
+    models = genbench_gans.genbench_models() + genbench_vaes.genbench_models()
+    assert {spec.name: tracks - set(spec.presets) for spec in models if not tracks <= set(spec.presets)} == {"aae": tracks - {"digits-20s"}}
 
 
 def test_the_example_track_is_one():

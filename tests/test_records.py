@@ -170,6 +170,21 @@ def test_load_gives_a_row_a_run(tmp_path):
     assert json.loads(frame.to_json(orient="records"))[0]["track"] == "t"
 
 
+def test_load_has_a_column_for_every_score_of_every_extractor(tmp_path):
+    record = make_record()
+    others = [Score(name="fid", value=7.5, better="lower", extractor="pixels-pca"), Score(name="w1", value=0.5, better="lower")]
+    Store(tmp_path).commit(record.model_copy(update={"scores": (*record.scores, *others)}))
+    (row,) = genbench.load(tmp_path).to_dict("records")
+    assert {key: row.get(key) for key in ("fid", "fid@pixels-pca", "w1")} == {"fid": 3.25, "fid@pixels-pca": 7.5, "w1": 0.5}
+
+
+@pytest.mark.parametrize(("name", "says"), [("nowhere", "does not exist"), ("file", "is a file; name the folder")])
+def test_load_of_no_folder_is_an_error(tmp_path, name, says):
+    (tmp_path / "file").write_text("{}")
+    with pytest.raises(GenbenchError, match=says):
+        genbench.load(str(tmp_path / name))
+
+
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
 def test_a_record_that_cannot_be_read_at_the_moment_stays_where_it_is(tmp_path, monkeypatch, error):
     record, store = make_record(), Store(tmp_path)

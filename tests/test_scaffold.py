@@ -60,6 +60,14 @@ def test_unknown_families_and_existing_folders_are_refused(tmp_path):
     assert [path.name for path in kept.parent.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_is_refused(place, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(GenbenchError, match=r"file.*genbench-mine can't be written: .*--path"):
+        new_package("mine", "gan", tmp_path / place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize("family", ["gan", "vae"])
 def test_what_is_written(family, tmp_path):
     written = new_package(f"my-{family}", family, tmp_path)

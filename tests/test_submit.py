@@ -174,7 +174,7 @@ def test_the_source_of_a_model_that_is_not_packaged_goes_along_where_it_is_the_o
     assert (published(tmp_path / "board") / SOURCE).read_text() == "class Mine: ...\n"
     assert check(tmp_path / "board", tables=False).faults == []
     source.write_text("class Mine: better = True\n")
-    with pytest.raises(GenbenchError, match="not the file that vae was trained from"):
+    with pytest.raises(GenbenchError, match="not the one file that vae was trained from"):
         submit([run], tmp_path / "other", model=source)
 
 

@@ -147,8 +147,10 @@ def sweep_command(
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
     else:
+        ended = {record.spec.track.name for record in records}  # of a track whose runs were all skipped there may be no table
         for name in dict.fromkeys(cell.planned.spec.track.name for cell in cells):
-            console.print(terminal(results, name))
+            if name in ended:
+                console.print(terminal(results, name))
         console.print(board.summary() + f"; {len(skipped)} skipped" * bool(skipped), highlight=False)
     if skipped or any(record.status != "done" for record in records):
         sys.exit(1)

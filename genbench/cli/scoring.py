@@ -13,7 +13,7 @@ from genbench.cli.options import Json, Weights, console_for
 
 
 def evaluate_command(
-    samples: Annotated[Path, typer.Argument(help="Folder, zip, npz or npy of images, or the folder of a run.")],
+    samples: Annotated[Path, typer.Argument(help="Folder, zip, npz or npy of images, or a run's folder or record.json.")],
     reference: Annotated[
         str,
         typer.Option(

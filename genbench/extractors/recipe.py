@@ -75,6 +75,11 @@ def train_cnn(
         raise GenbenchError(f"dataset {data.name!r} has no labels: an in-domain CNN is trained as a classifier")
     if not out.parent.is_dir():
         raise GenbenchError(f"the folder of {out} does not exist")
+    if out.is_dir():
+        raise GenbenchError(f"--out {out} is a folder; it takes a file, like {out / data.name}.safetensors")
+    sidecar = out.with_suffix(".json")
+    if out == sidecar or sidecar.is_dir():
+        raise GenbenchError(f"--out {out}: what is said of them goes to {sidecar}; choose another name, like {data.name}.safetensors")
     device = torch.device("cpu") if device is None else device
     started = time.perf_counter()
     recipe = (PHOTOS if data.channels == 3 else DRAWINGS) if recipe is None else recipe
@@ -90,7 +95,7 @@ def train_cnn(
     _scale_features(network, images)
     _save(network, out, data)
     said = _said(network, out, data, recipe, seed, device) | {"seconds": round(time.perf_counter() - started, 1)}
-    out.with_suffix(".json").write_text(json.dumps(said, indent=1) + "\n")
+    sidecar.write_text(json.dumps(said, indent=1) + "\n")
     return said
 
 

@@ -8,7 +8,9 @@ its 95 % t interval are taken over the finished ones.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
+import os
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +28,8 @@ from genbench.leaderboard.consistency import beyond
 from genbench.leaderboard.labels import labels_of
 from genbench.leaderboard.people import with_people
 from genbench.leaderboard.statistics import median_with_failures, t_interval
-from genbench.leaderboard.table import FULL_SEEDS, Cell, Damaged, Results, Row, Run, Table, column_key, device_class, measures
-from genbench.records import ModelRef, Score, Store, read_record
+from genbench.leaderboard.table import Cell, Damaged, Results, Row, Run, Table, device_class, full_seeds, measures
+from genbench.records import ModelRef, Score, Store, column_key, parse_record
 from genbench.track import Track, shipped_tracks
 
 _HOW = "genbench run MODEL --track TRACK"
@@ -46,13 +48,17 @@ def read(results: Path | Sequence[Path]) -> Results:
             raise GenbenchError(f"results folder {root} does not exist; run something first: {_HOW} --results {root}")
         for path in _record_paths(root):
             try:
-                record = read_record(path)
+                content = path.read_bytes()
+                record = parse_record(content, path)
                 if far := beyond(record):
                     raise GenbenchError(f"record {path}: {far}")
-                runs.append(Run(record, path))
-            except GenbenchError as error:
+                runs.append(Run(record, path, hashlib.sha256(content).hexdigest()))
+            except (OSError, GenbenchError) as error:
+                if not os.path.lexists(path):  # a sweep has set it aside since it was listed, to run again
+                    continue
                 shown = path.relative_to(root) if root.is_dir() else Path(path.name)
-                damaged.append(Damaged(shown.as_posix(), clean(str(error).replace(str(path), path.name))))
+                why = f"record {path}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+                damaged.append(Damaged(shown.as_posix(), clean(why.replace(str(path), path.name))))
     if not runs and not damaged:
         raise GenbenchError(f"no record in {', '.join(map(str, roots))}; run something first: {_HOW}")
     if not runs:
@@ -63,8 +69,10 @@ def read(results: Path | Sequence[Path]) -> Results:
 def _record_paths(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
-    loose = (path for path in root.glob("**/*.json") if path.name != "checkpoint.json" and not is_judgement(path.name))
-    return Store(root).paths() or sorted(loose)
+    found = Store(root).paths()
+    if found or (root / "runs").is_dir():  # a results folder in use has other JSON: states, records of failed runs that were set aside
+        return found
+    return sorted(path for path in root.glob("**/*.json") if path.name != "checkpoint.json" and not is_judgement(path.name))
 
 
 def tabulate(runs: Iterable[Run], damaged: Iterable[Damaged] = ()) -> Results:
@@ -98,7 +106,7 @@ def _table(track_hash: str, device: str, runs: Sequence[Run]) -> Table:
     members: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         members[run.row].append(run)
-    models = {key: group[0].record.spec.model for key, group in members.items()}
+    models = {key: _model(group) for key, group in members.items()}
     labels = labels_of(models)
     scores = {id(run): measures(run.record) for run in runs}
     betters: dict[str, set[Better]] = defaultdict(set)
@@ -124,6 +132,12 @@ def _table(track_hash: str, device: str, runs: Sequence[Run]) -> Table:
         gemm=(min(rates), max(rates)) if rates else None,
         accuracy=accuracies[0] if accuracies else None,
     )  # fmt: skip
+
+
+def _model(runs: Sequence[Run]) -> ModelRef:
+    """The runs of a row -> its model, with the most trials that one of them names: a later sweep may have tried more than the earliest."""
+    models = [run.record.spec.model for run in runs]
+    return models[0].model_copy(update={"trials": max(model.trials for model in models)})
 
 
 def _track(track_hash: str, runs: Sequence[Run]) -> Track:
@@ -248,7 +262,7 @@ def _notes(track: Track, columns: Sequence[Column], rows: Sequence[Row], runs: S
         notes.append(f"No run has a score called {clean(track.rank_by, 40)}, which this track ranks by: no ranks.")
     notes += _reproductions(track, rows)
     if any(row.preliminary for row in rows):
-        notes.append(f"Ranks in parentheses are preliminary: fewer than {FULL_SEEDS} seeds.")
+        notes.append(f"Ranks in parentheses are preliminary: fewer than {full_seeds(track.seeds)} seeds.")
     if told := uncertainty.explanation(rows, next((col for col in columns if col.key == track.rank_by), None)):
         notes.append(told)
     if Budget.parse(track.budget).kind != "seconds":

@@ -125,7 +125,7 @@ KNOWN: dict[str, Known] = {
         "NN excess",
         "memorisation",
         "score",
-        "Training over test images among those nearest to generated ones, in standard deviations: 0 ± 1 without copying.",
+        "Training over test images among those nearest to generated ones, in standard deviations; compare with the floor.",
     ),
     "ct": Known(
         "C_T", "memorisation", "score", "Test of data-copying: far below 0 where generated images lie closer to train than test images do."
@@ -229,7 +229,8 @@ def group_thousands(value: float) -> str:
 
 
 def write(value: float, form: Form, half: float | None = None) -> tuple[str, str]:
-    """A mean and the half-width of its interval -> both as text with one number of decimals; the second is empty where there is none.
+    """A mean and the half-width of its interval -> both as text in one unit, with one number of decimals; the second is empty
+    where there is none.
 
     Scores get four significant digits, and no more decimals than two digits of the half-width justify.
     """
@@ -244,19 +245,19 @@ def write(value: float, form: Form, half: float | None = None) -> tuple[str, str
     if form == "rate":
         return _digits(value, half, 3, "")
     if form == "seconds":
-        return f"{value:.1f} s", "" if half is None else f"{half:.1f}"
+        return f"{value:.1f} s", "" if half is None else f"{half:.1f} s"
     return _digits(value, half, 4, "")
 
 
 def _digits(value: float, half: float | None, significant: int, suffix: str) -> tuple[str, str]:
     if value and abs(value) < 1e-3 and not (half and half >= 1e-3):
-        return f"{value:.2e}{suffix}", "" if half is None else f"{half:.1e}"
+        return f"{value:.2e}{suffix}", "" if half is None else f"{half:.1e}{suffix}"
     decimals = _decimals(value, significant)
     if half:
         decimals = min(max(decimals, 0), max(_decimals(half, 2), 0)) if value else max(_decimals(half, 2), 0)
     decimals = min(max(decimals, 0), 6)
     texts = [f"{number:,.{decimals}f}".replace(",", _NARROW) for number in (value, half) if number is not None]
-    return texts[0] + suffix, texts[1] if half is not None else ""
+    return texts[0] + suffix, texts[1] + suffix if half is not None else ""
 
 
 def _decimals(value: float, significant: int) -> int:

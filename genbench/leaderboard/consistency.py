@@ -11,8 +11,8 @@ from typing import Any
 from genbench.budget import Budget
 from genbench.devices import apart, class_of
 from genbench.errors import GenbenchError
-from genbench.leaderboard.table import column_key, device_class
-from genbench.records import RunRecord, Score, Spent
+from genbench.leaderboard.table import device_class
+from genbench.records import RunRecord, Score, Spent, column_key
 from genbench.track import Track, shipped_tracks
 
 _BETWEEN: dict[str, tuple[float, float]] = {

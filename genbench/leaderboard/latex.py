@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from genbench.harmless import clean
 from genbench.leaderboard import uncertainty, words
 from genbench.leaderboard.columns import Better, Column, group_thousands, write
-from genbench.leaderboard.table import FULL_SEEDS, Row, Table
+from genbench.leaderboard.table import Row, Table, full_seeds
 from genbench.leaderboard.text import stem
 
 _GREEK = (
@@ -117,7 +117,7 @@ def _cell(row: Row, col: Column) -> str:
 
 
 def _caption(table: Table) -> str:
-    track = table.track
+    track, preliminary = table.track, any(row.preliminary for row in table.rows)
     split = words.REFERENCES[track.reference]
     told = [
         f"{track.name}{f' ({track.description})' if track.description else ''}: {track.budget} of training on {table.device_class}, "
@@ -126,6 +126,6 @@ def _caption(table: Table) -> str:
         "Mean ± half-width of the 95 % t interval over finished seeds; best in bold; ranked by the median, a failed seed as worst.",
         uncertainty.explanation(table.rows, table.rank_column),
         words.verified(table.rows),
-        f"Ranks in parentheses are preliminary: fewer than {FULL_SEEDS} seeds." if any(row.preliminary for row in table.rows) else "",
+        f"Ranks in parentheses are preliminary: fewer than {full_seeds(track.seeds)} seeds." if preliminary else "",
     ]
     return escape(" ".join(filter(None, told)), 2000)

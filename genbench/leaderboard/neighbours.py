@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from genbench.leaderboard.consistency import unhashed
-from genbench.leaderboard.table import Run, column_key, device_class
-from genbench.records import RunRecord
+from genbench.leaderboard.table import Run, device_class
+from genbench.records import RunRecord, column_key
 
 _SAME_FLOOR = 0.01
 """Relative difference of floors under one protocol that two machines may have."""

@@ -49,15 +49,10 @@ def build(results: Path | Sequence[Path], out: Path, jobs: int = 1, remember: bo
     """
     found = read(results)
     memory = Memory(out, lasting=remember)
-    try:
-        todo = [part for part in _parts(found) if not memory.holds(part.name, part.key)]
-        for part, files in zip(todo, _make(todo, out, jobs), strict=True):
-            memory.keep(part.name, part.key, files)
-        memory.close()
-    except OSError as error:
-        raise GenbenchError(
-            f"leaderboard folder {out} can't be written: {error.strerror or error}; choose another with --out DIR"
-        ) from None
+    todo = [part for part in _parts(found) if not memory.holds(part.name, part.key)]
+    for part, files in zip(todo, _make(todo, out, jobs), strict=True):
+        memory.keep(part.name, part.key, files)
+    memory.close()
     return [out / path for path in memory.files]
 
 
@@ -179,16 +174,22 @@ def _send(parts: Sequence[Part], out: Path, writer: Connection) -> None:
 
 def _write(part: Part, out: Path) -> dict[str, str]:
     files = part.make()
-    for path, content in files.items():
-        write(out / path, content)
+    try:
+        for path, content in files.items():
+            write(out / path, content)
+    except OSError as error:
+        raise GenbenchError(
+            f"leaderboard folder {out} can't be written: {error.strerror or error}; choose another with --out DIR"
+        ) from None
     return {path: digest(content) for path, content in files.items()}
 
 
 def _row_digest(row: Row) -> str:
     """A digest of all that a page shows of a row: what is computed from its records, they themselves, what lies beside them."""
-    found = hashlib.sha256(repr((row.label, row.cells, row.rank, row.rank_interval, row.group, row.tier, row.extra)).encode())
+    computed = (row.label, row.cells, row.rank, row.rank_interval, row.group, row.tier, row.extra, row.model.trials)
+    found = hashlib.sha256(repr(computed).encode())
     for run in row.runs:
-        found.update(run.path.read_bytes() + grid_digest(run).encode() + str(run.seed).encode())
+        found.update(f"{run.digest} {grid_digest(run)} {run.seed}\0".encode())
     return found.hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from genbench.harmless import clean
 from genbench.leaderboard.columns import SECTIONS, VITAL, Better, Column, Section
-from genbench.records import ModelRef, RunRecord, Score
+from genbench.records import ModelRef, RunRecord, Score, column_key
 from genbench.track import Track, short_hash
 from genbench.verification import Standing, standing
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from genbench.leaderboard.across import Across
 
 FULL_SEEDS = 5
-"""Training seeds of a ranked row; fewer are preliminary."""
+"""Training seeds from which a rank is no longer preliminary, unless the track plans fewer."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Run:
 
     record: RunRecord
     path: Path
+    digest: str = ""
+    """SHA-256 of the file when it was read; by now another process may have set it aside."""
 
     @property
     def done(self) -> bool:
@@ -144,8 +146,8 @@ class Row:
 
     @property
     def preliminary(self) -> bool:
-        """Fewer than five seeds have ended."""
-        return len(self.runs) < FULL_SEEDS
+        """Fewer than five seeds have ended, or than the track plans where those are fewer."""
+        return len(self.runs) < full_seeds(self.planned)
 
     @property
     def status(self) -> str:
@@ -164,7 +166,7 @@ class Row:
         shown += [f"contended ({contended} of {len(self.runs)})"] if contended else []
         shown += [f"pretrained: {clean(self.model.pretrained, 60)}"] if self.model.pretrained else []
         tuned = [f"preset {clean(self.model.preset, 40)}"] if self.model.preset else []
-        tuned += [f"{self.model.trials} trials"] if self.model.trials else []
+        tuned += [f"{self.model.trials} trial{'s' * (self.model.trials != 1)}"] if self.model.trials else []
         shown += [", ".join(tuned)] if tuned else []
         shown += ["learns from holdout"] if self.model.holdout else []
         shown += [f"also run beyond the plan: seed {', '.join(map(str, self.extra))}"] if self.extra else []
@@ -241,6 +243,11 @@ class Results:
     """Mean ranks and times to target over tracks, one for each device class on which two models stand together in two tracks."""
 
 
+def full_seeds(planned: int) -> int:
+    """How many seeds a track plans -> how many make a rank that is not preliminary."""
+    return min(FULL_SEEDS, planned)
+
+
 def identity(model: ModelRef) -> str:
     """A model -> eight hex digits that tell its row from every other."""
     return short_hash([model.name, model.source, model.distribution, model.version, model.digest, model.changed])
@@ -282,8 +289,3 @@ def measures(record: RunRecord) -> dict[str, Score]:
         if value is not None:
             found.setdefault(name, Score(name=name, value=value, better=better, unit=unit))
     return found
-
-
-def column_key(score: Score, track: Track) -> str:
-    """A score's column: its name, with the extractor's where that is not the track's own."""
-    return score.name if score.extractor in (None, track.extractor) else f"{score.name}@{score.extractor}"

@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import Any
 
+from genbench.devices import apart
 from genbench.harmless import clean
 from genbench.records import ModelRef, safe_name
 from genbench.track import Track, shipped_tracks, short_hash
@@ -79,11 +80,14 @@ def _toml_character(c: str) -> str:
 
 
 def command(model: ModelRef, track: Track, seeds: int, device: str) -> str:
-    """A row on a device class (``cpu-N`` or an accelerator's name) -> the shell command that runs it again."""
+    """A row on a device class (``cpu-N`` or an accelerator's name, ``2x`` before it for two) -> the shell command that runs it again."""
     asked = model.source if ".py:" in model.source else model.name
-    cpu = re.fullmatch(r"cpu(?:-(\d+))?", device)
+    devices, one = apart(device)
+    cpu = re.fullmatch(r"cpu(?:-(\d+))?", one)
     words = ["genbench", "run", clean(asked, 500), "--track", track.name if is_shipped(track) else track_file(track)]
-    words += ["--seeds", str(seeds), "--device", "cpu" if cpu else "cuda", *(["--threads", cpu[1]] if cpu and cpu[1] else [])]
+    words += ["--seeds", str(seeds), "--device", "cpu" if cpu else "cuda"]
+    words += ["--devices", str(devices)] if devices > 1 else []
+    words += ["--threads", str(devices * int(cpu[1]))] if cpu and cpu[1] else []  # those of all devices together
     for key, value in sorted(model.changed.items()):
         words += ["--hp", clean(f"{model.name}.{key}={value}", 500)]
     return " ".join(map(shlex.quote, words))

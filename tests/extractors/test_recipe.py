@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from genbench.datasets import DatasetSpec, ImageData, Split
 from genbench.datasets.prepare import digest
 from genbench.errors import GenbenchError
+from genbench.extractors import recipe
 from genbench.extractors.cnn import load_cnn, read_header
 from genbench.extractors.recipe import DRAWINGS, PHOTOS, accuracy, augment, augment_photos, train_cnn
 
@@ -74,6 +75,17 @@ def test_data_without_labels_and_folders_that_are_not_there_are_refused_before_t
         train_cnn(data(labelled=False, num_classes=0), tmp_path / "a.safetensors")
     with pytest.raises(GenbenchError, match="does not exist"):
         train_cnn(data(), tmp_path / "nowhere" / "a.safetensors")
+
+
+def test_what_weights_and_sidecar_cannot_be_written_to_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "_fit", lambda *values: pytest.fail("it trains"))
+    (tmp_path / "there.json").mkdir()
+    with pytest.raises(GenbenchError, match=r"is a folder; it takes a file, like .*bars.safetensors$"):
+        train_cnn(data(), tmp_path)
+    for name in ("w.json", "there.safetensors"):
+        with pytest.raises(GenbenchError, match=r"goes to .*\.json; choose another name, like bars.safetensors$"):
+            train_cnn(data(), tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.json"]
 
 
 def test_augmentation_with_nothing_asked_changes_nothing():

@@ -300,21 +300,23 @@ def test_a_run_that_somebody_finished_meanwhile_is_not_run_again(attempt):
 
 
 MOMENTS = {
-    "training": lambda event, kept: event["kind"] == "tick",
-    "training over": lambda event, kept: event["kind"] == "keep",
-    "sampling": lambda event, kept: event.get("stage") == "sample",
-    "scoring": lambda event, kept: event.get("stage") == "score",
-    "about to commit": lambda event, kept: kept == 2,
+    "training": (lambda event, kept: event["kind"] == "tick", {"state"}),
+    "training over": (lambda event, kept: kept == 1, {"state", "checkpoint.safetensors", "checkpoint.json"}),
+    "sampling": (lambda event, kept: event.get("stage") == "sample", set()),
+    "samples drawn": (lambda event, kept: kept == 2, {"samples.npz", "grid.png"}),
+    "scoring": (lambda event, kept: event.get("stage") == "score", set()),
+    "about to commit": (lambda event, kept: kept == 3, {"curve.csv"}),
 }
+"""When another takes the run over -> what may still come into its folder: only what had been confirmed just before."""
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_that_was_taken_over_from_a_stopped_process_is_left_to_the_other(attempt, moment):
-    kept, taken = [], []
+    kept, taken, (due, left) = [], [], MOMENTS[moment]
 
     def take_over(event):
         kept.extend([event] * (event["kind"] == "keep"))
-        if not taken and MOMENTS[moment](event, len(kept)):
+        if not taken and due(event, len(kept)):
             (attempt.folder / lease.NAME).write_text(json.dumps({"token": "theirs", "host": "elsewhere", "pid": 1}))
             taken.extend(path.name for path in attempt.folder.iterdir())
 
@@ -325,8 +327,6 @@ def test_a_run_that_was_taken_over_from_a_stopped_process_is_left_to_the_other(a
     assert json.loads((attempt.folder / lease.NAME).read_text())["token"] == "theirs"
     assert not (attempt.folder / "record.json").exists()
     assert (attempt.folder / "attempts" / "1" / "clock").exists()  # what the other charges, should it have begun later
-    # nothing came after, but for what the stage in hand leaves
-    left = {"sampling": {"samples.npz", "grid.png"}, "scoring": set(), "about to commit": {"curve.csv"}}.get(moment, {"state"})
     assert {path.name for path in attempt.folder.iterdir()} - set(taken) <= left
 
 

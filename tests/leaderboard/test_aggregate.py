@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from pathlib import Path
 
 import pytest
 import scipy.stats
@@ -97,11 +98,19 @@ def test_a_done_run_without_its_score_is_no_better_than_a_failed_one(tmp_path, m
     assert [(row.label, row.rank) for row in table.rows] == [("spoken", 1), ("silent", None)]
 
 
-def test_few_seeds_are_preliminary_and_seeds_beyond_the_plan_do_not_count(tmp_path, make):
+@pytest.mark.parametrize(("seeds", "ended", "needed"), [(5, 4, 5), (5, 5, None), (3, 2, 3), (3, 3, None), (8, 4, 5), (8, 5, None)])
+def test_a_rank_is_preliminary_below_five_seeds_or_all_that_the_track_plans(tmp_path, make, seeds, ended, needed):
+    track = make.track(seeds=seeds)
+    table = only(read(make.write(tmp_path, *(make.record("a", seed, 10.0 + seed, the_track=track) for seed in range(ended)))))
+    assert table.rows[0].preliminary is (needed is not None)
+    notes = [note for note in table.notes if "preliminary" in note]
+    assert notes == ([f"Ranks in parentheses are preliminary: fewer than {needed} seeds."] if needed else [])
+
+
+def test_seeds_beyond_the_plan_do_not_count(tmp_path, make):
     track = make.track(seeds=2)
     table = only(read(make.write(tmp_path, *(make.record("a", s, fid, the_track=track) for s, fid in [(0, 10.0), (1, 20.0), (7, 0.1)]))))
     (row,) = table.rows
-    assert row.preliminary
     assert (row.seeds, row.extra, row.cells["fid"].mean) == ("2/2", (7,), 15.0)
     assert any("beyond the plan: seed 7" in flag for flag in row.flags)
 
@@ -255,3 +264,52 @@ def test_rows_are_held_against_the_published_results_that_a_track_repeats(tmp_pa
     far = [make.record("dcgan", 0, 120.0, the_track=track)]
     table = only(read(make.write(tmp_path / "b", *far)))
     assert "dcgan: fid 120 lies outside the published interval, 90 to 110." in table.notes
+
+
+def test_what_a_results_folder_in_use_has_beside_its_records_is_no_record(tmp_path, make):
+    failed = make.record("a", 0, status="oom", reason="no memory")
+    path = make.write(tmp_path, failed) / failed.spec.folder / "record.json"
+    aside, state = path.parent / "attempts" / "1" / "failed.json", path.parent / "state" / "3-1" / "state.json"
+    aside.parent.mkdir(parents=True)
+    state.parent.mkdir(parents=True)
+    path.replace(aside)
+    state.write_text("{}")
+    with pytest.raises(GenbenchError, match=r"no record in .*; run something first"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("when", ["before it is read", "after"])
+def test_a_record_that_a_sweep_sets_aside_meanwhile_is_not_there(tmp_path, make, monkeypatch, when):
+    results = make.write(tmp_path, make.record("a", 0, 1.0), make.record("b", 0, status="oom", reason="no memory"))
+    (gone,) = (results / "runs" / "mnist-3m" / "b").glob("*/record.json")
+    own = Path.read_bytes
+
+    def read_bytes(path):
+        if path != gone:
+            return own(path)
+        content = own(path) if when == "after" else b""
+        path.replace(path.with_name("failed.json"))
+        return content or own(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    results = read(tmp_path)
+    assert results.damaged == ()
+    assert [row.label for row in only(results).rows] == ["a"] + ["b"] * (when == "after")
+
+
+def test_a_record_that_cannot_be_read_is_listed(tmp_path, make):
+    make.write(tmp_path, make.record("a", 0, 1.0))
+    broken = tmp_path / "runs" / "mnist-3m" / "b" / "0-x"
+    broken.mkdir(parents=True)
+    (broken / "record.json").symlink_to(tmp_path / "nowhere")
+    (damaged,) = read(tmp_path).damaged
+    assert damaged.path == "runs/mnist-3m/b/0-x/record.json"
+    assert damaged.reason == "record record.json: No such file or directory"
+
+
+def test_the_tuning_budget_of_a_row_is_the_largest_of_its_runs(tmp_path, make):
+    records = [make.record("a", seed, 1.0, trials=trials) for seed, trials in enumerate((1, 12, 6))]
+    (row,) = only(read(make.write(tmp_path, *records))).rows
+    assert "12 trials" in row.flags
+    (row,) = only(read(make.write(tmp_path / "first", records[0]))).rows
+    assert "1 trial" in row.flags

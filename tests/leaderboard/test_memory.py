@@ -83,6 +83,15 @@ def test_what_lies_beside_a_record_counts_as_much(tmp_path, make, made):
     assert "mnist-3m" in names
 
 
+def test_more_trials_of_a_run_beyond_the_plan_are_told_anew(tmp_path, make, made):
+    results, out = make.write(tmp_path / "results", make.record("a", 0, 1.0), make.record("a", 7, 1.0)), tmp_path / "out"
+    again(results, out, made)
+    shutil.rmtree(results / make.record("a", 7).spec.folder)
+    make.write(results, make.record("a", 7, 1.0, trials=9))
+    assert again(results, out, made)[1]
+    assert "9 trials" in (out / "mnist-3m.md").read_text()
+
+
 def test_tampered_and_missing_files_are_made_again_and_orphans_go(tmp_path, make, made):
     results, out = make.write(tmp_path / "results", *records(make), grids=True), tmp_path / "out"
     again(results, out, made)

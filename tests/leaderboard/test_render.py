@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from genbench.errors import GenbenchError
-from genbench.leaderboard import build, read_rows, schemas
+from genbench.leaderboard import build, read_rows, render, schemas
+from genbench.leaderboard.aggregate import read
 from genbench.leaderboard.text import stem
 from genbench.track import load_track, shipped_tracks
 from genbench.verification import write_verification
@@ -353,6 +354,34 @@ def test_an_unwritable_folder_is_one_line(tmp_path, make):
     (tmp_path / "file").write_text("")
     with pytest.raises(GenbenchError, match="can't be written"):
         build(results, tmp_path / "file")
+
+
+def test_a_record_that_is_set_aside_while_tables_are_built_is_as_it_was_read(tmp_path, make, monkeypatch):
+    results = make.write(tmp_path / "results", make.record("a", 0, 1.0), make.record("b", 0, 2.0), grids=True)
+    build(results, tmp_path / "before")
+
+    def read_and_lose(folders):
+        found = read(folders)
+        for path in results.rglob("record.json"):
+            path.replace(path.with_name("failed.json"))
+        return found
+
+    monkeypatch.setattr(render, "read", read_and_lose)
+    build(results, tmp_path / "out")
+    assert digests(tmp_path / "out") == digests(tmp_path / "before")
+
+
+def test_the_spread_of_a_large_count_has_its_unit_in_every_form(tmp_path, make):
+    records = []
+    for seed, steps in enumerate((16_200, 17_300)):
+        one = make.record("a", seed, 1.0 + seed)
+        records.append(one.model_copy(update={"spent": one.spent.model_copy(update={"steps": steps})}))
+    out = tmp_path / "out"
+    build(make.write(tmp_path / "results", *records), out)
+    assert "| 16.8\u202fk ± 7.0\u202fk |" in (out / "mnist-3m.md").read_text()
+    assert '16.8\u202fk<span class="under">± 7.0\u202fk</span>' in (out / "site" / "mnist-3m.html").read_text()
+    (page,) = (out / "site" / "models").iterdir()
+    assert "<td>16.8\u202fk</td><td>7.0\u202fk</td>" in page.read_text()
 
 
 def test_no_torch_is_imported(tmp_path, make):

@@ -16,6 +16,7 @@ from genbench.leaderboard.site.plots import recolour
 from genbench.leaderboard.site.start import newest
 from genbench.leaderboard.site.track import marks
 from genbench.leaderboard.table import identity
+from genbench.records import HOLDOUT_NLL
 
 
 def test_ticks_are_round_and_inside():
@@ -131,3 +132,31 @@ def test_rows_are_marked_by_what_a_reader_would_filter_for(tmp_path, make):
     ]
     rows = {row.label: marks(row) for row in read(make.write(tmp_path, *records)).tables[0].rows}
     assert rows == {"whole": [], "broken": ["preliminary", "failed", "conditional", "pretrained", "memorised"]}
+
+
+def test_a_rank_says_how_many_seeds_make_it_final(tmp_path, make):
+    build(make.write(tmp_path / "results", make.record("a", 0, 5.0, the_track=make.track(name="mine", seeds=3))), tmp_path / "out")
+    assert 'title="Preliminary: fewer than 3 seeds"' in (tmp_path / "out" / "site" / "mine.html").read_text()
+
+
+@pytest.mark.parametrize(("rank_by", "curve_samples", "told"), [("fid", 1000, True), ("fid", 10_000, False), ("iwae_nats", 1000, False)])
+def test_that_the_curves_score_is_of_fewer_images_is_said_where_it_is(tmp_path, make, rank_by, curve_samples, told):
+    track = make.track(rank_by=rank_by, curve_samples=curve_samples)
+    points = [point.model_copy(update={"losses": {HOLDOUT_NLL: 90.0 + point.seconds}}) for point in make.falling(5.0)]
+    if rank_by != "fid":
+        points = [point.model_copy(update={"fid": None}) for point in points]
+    bound = make.score("iwae_nats", -90.0, "higher", extractor=None)
+    build(make.write(tmp_path / "results", make.record("a", 0, 5.0, the_track=track, curve=points, scores=[bound])), tmp_path / "out")
+    site = tmp_path / "out" / "site"
+    (page,) = (site / "models").iterdir()
+    assert "Along the budget" in page.read_text()
+    assert ("FID along the way is scored on fewer images" in page.read_text()) is told
+    assert ("Scored on fewer images than in the table" in (site / "mnist-3m.html").read_text()) is told
+
+
+@pytest.mark.parametrize(("trials", "says"), [(1, "1 configuration tried"), (14, "preset mnist-3m, 14 configurations tried")])
+def test_a_models_page_says_how_many_configurations_were_tried(tmp_path, make, trials, says):
+    preset = {"preset": "mnist-3m"} if trials > 1 else {}
+    build(make.write(tmp_path / "results", make.record("a", 0, 5.0, trials=trials, **preset)), tmp_path / "out")
+    (page,) = (tmp_path / "out" / "site" / "models").iterdir()
+    assert f"<dd>{says}</dd>" in page.read_text()

@@ -27,8 +27,12 @@ from genbench.track import parse_track, shipped_tracks
         (1234567.0, "count", 0.0, ("1.23\u202fM", "")),
         (4321.0, "count", None, ("4\u202f321", "")),
         (812_000_000.0, "bytes", None, ("774\u202fMiB", "")),
+        (16_750.0, "count", 7_200.0, ("16.8\u202fk", "7.2\u202fk")),  # not ± 7 steps
+        (812_000_000.0, "bytes", 52_000_000.0, ("774\u202fMiB", "50\u202fMiB")),
+        (4321.0, "count", 12.0, ("4\u202f321", "12")),
         (12126.4, "rate", 223.4, ("12\u202f126", "223")),
         (180.23, "seconds", None, ("180.2 s", "")),
+        (180.23, "seconds", 0.51, ("180.2 s", "0.5 s")),
         (5.0, "score", 0.0, ("5.000", "0.000")),
     ],
 )
@@ -41,6 +45,7 @@ def test_every_known_column_explains_itself():
         assert len(known.explanation) > 20, name
     fid = column("fid", "lower", extractor="mnist-cnn", sizes="10 000 generated against 10 000 test images")
     assert fid.heading == "FID (mnist-cnn) ↓"
+    assert all(column(name, "neither").help.endswith("compare with the floor.") for name in ("nn_excess", "auth_pct"))
     assert fid.help.endswith("Lower is better. (10 000 generated against 10 000 test images.)")
     assert column("x|<y>", "neither").group == "other"
 
@@ -105,6 +110,20 @@ def test_the_command_repeats_the_row(make, tmp_path):
         "--device",
         "cuda",
     ]
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("2x cpu-1", "--device cpu --devices 2 --threads 2"),
+        ("3x cpu-4", "--device cpu --devices 3 --threads 12"),
+        ("2x NVIDIA H100 80GB HBM3", "--device cuda --devices 2"),
+        ("cpu", "--device cpu"),
+    ],
+)
+def test_the_command_asks_for_as_many_devices(make, device, words):
+    command = text.command(make.record("a", 0, 1.0).spec.model, make.track(), 1, device)
+    assert command.partition("--seeds 1 ")[2] == words
 
 
 def test_headline_names_leader_floor_and_the_fastest(make, tmp_path):

@@ -50,7 +50,7 @@ def model_page(places: Sequence[tuple[Table, Row]], grids: Mapping[str, Grid], s
 def _facts(row: Row) -> list[tuple[str, str]]:
     model = row.model
     tuned = f"preset {clean(model.preset, 40)}" if model.preset else ""
-    trials = f"{model.trials} configurations tried on holdout" if model.trials else ""
+    trials = f"{model.trials} configuration{'s' * (model.trials != 1)} tried" if model.trials else ""
     found = [
         ("Family", row.kind),
         ("Package", f"{clean(model.distribution, 60)} {clean(model.version, 30)}"),
@@ -76,6 +76,7 @@ def _badges(places: Sequence[tuple[Table, Row]]) -> list[tuple[str, bool]]:
 def _place(table: Table, row: Row, grids: Mapping[str, Grid], position: int) -> dict[str, Any]:
     """A model's part of one table as the template wants it."""
     track, median = table.track, words.median_run(row, table.track.rank_by)
+    charts = _charts(table, row, median)
     shown = [own for run in row.runs if (own := grids.get(f"{run.record.spec.hash}-{run.seed}")) and own.path]
     return {
         "id": f"p{position}",
@@ -95,7 +96,8 @@ def _place(table: Table, row: Row, grids: Mapping[str, Grid], position: int) -> 
         "runs": [_run(run) for run in row.runs],
         "failures": words.failures([row]),
         "grids": sorted(shown, key=lambda own: (median is None or own.seed != median.seed, own.seed)),
-        "charts": _charts(table, row, median),
+        "charts": charts,
+        "fewer": any(chart["is_fid"] for chart in charts) and track.curve_samples < track.num_samples,
         "environment": _environment([run for run in row.runs if run.record.environment]),
         "recipe": words.recipe(row, track),
         "own_track": "" if is_shipped(track) else track_file(track),
@@ -195,7 +197,7 @@ def _charts(table: Table, row: Row, median: Run | None) -> list[dict[str, Any]]:
         told = f"Line chart: {title} of {row.label} on {table.track.name} against {x_title}, one line a seed"
         drawn = chart(lines, description=told, x_title=x_title, log=name is None)
         if drawn:
-            charts.append({"title": title, "drawn": drawn})
+            charts.append({"title": title, "drawn": drawn, "is_fid": name is None})
     return charts
 
 

@@ -11,7 +11,7 @@ from genbench.leaderboard import words
 from genbench.leaderboard.columns import ARROWS, Column, Form, write
 from genbench.leaderboard.site.frame import model_file, render
 from genbench.leaderboard.site.grids import Grid
-from genbench.leaderboard.table import Row, Run, Table
+from genbench.leaderboard.table import Row, Run, Table, full_seeds
 from genbench.leaderboard.text import is_shipped, stem, track_file
 
 FIGURES = (
@@ -106,7 +106,7 @@ def _section(position: int, table: Table, file: str, figures: Collection[str], g
 
 def _plots(position: int, table: Table, file: str, figures: Collection[str]) -> list[dict[str, str]]:
     plots = []
-    fewer = 0 < table.track.curve_samples < table.track.num_samples
+    fewer = 0 < table.track.curve_samples < table.track.num_samples and not table.track.ranks_by_likelihood
     for kind, title, alt, caption in FIGURES:
         caption += " Scored on fewer images than in the table, so the level is higher." if kind == "curves" and fewer else ""
         light, dark = (f"img/{file}-{position}-{kind}-{theme}.svg" for theme in ("light", "dark"))
@@ -212,6 +212,7 @@ def _row(table: Table, row: Row, columns: Sequence[Column], ranked: Column | Non
         "interval": words.rank_interval(row),
         "group": row.group,
         "preliminary": row.preliminary,
+        "full": full_seeds(row.planned),
         "label": row.label,
         "href": model_file(row),
         "hparams": clean(row.hparams, 90),

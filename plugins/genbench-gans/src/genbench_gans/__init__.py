@@ -1,6 +1,7 @@
 """Generative adversarial networks for genbench, one file a model.
 
-The presets were tuned by FID against the holdout split, `trials` runs of ten seconds to three minutes for each model.
+The presets were tuned by FID against the holdout split, `trials` runs of ten seconds to three minutes for each model; those for tracks
+that reproduce a publication are its own.
 """
 
 from __future__ import annotations
