@@ -1,4 +1,4 @@
-"""What pytest-benchmark's table leaves out is printed below it: images/s, memory, ratios to the peer."""
+"""What pytest-benchmark's table leaves out is printed beside it: images/s, memory, ratios to the peer."""
 
 from __future__ import annotations
 
