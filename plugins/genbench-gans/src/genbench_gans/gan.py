@@ -2,11 +2,9 @@
 NeurIPS 2014, arXiv:1406.2661.
 
 Algorithm 1, its value function (equation 1) and the networks of the authors' MNIST release (github.com/goodfeli/adversarial,
-mnist.yaml): two rectified layers and a sigmoid in G, two maxout layers under dropout in D. `loss` chooses what G descends: ``minimax``
-is log(1 - D(G(z))), the game as published; ``non-saturating`` is -log D(G(z)), which section 3 offers for "much stronger gradients
-early in learning".
-
-Departure: Adam. Algorithm 1 leaves the learning rule open; with the authors' momentum SGD D wins soon, after which G learns nothing.
+mnist.yaml): two rectified layers and a sigmoid in G, two maxout layers under dropout in D, momentum SGD. `loss` chooses what G
+descends: ``minimax`` is log(1 - D(G(z))), the game as published; ``non-saturating`` is -log D(G(z)), which section 3 offers for
+"much stronger gradients early in learning".
 """
 
 from __future__ import annotations
