@@ -54,7 +54,7 @@ def test_the_tolerance_is_that_of_what_was_found():
 
 def test_another_draw_is_judged_by_the_interval_that_was_found():
     found = score(value=10.0, interval=(9.0, 11.0))
-    allowed = float(math.sqrt(2) * stats.norm.ppf(0.9995) / stats.norm.ppf(0.975))
+    allowed = float(math.sqrt(2) * stats.t.ppf(0.9995, 11) / stats.t.ppf(0.975, 11))  # of 12 groups
 
     def verdict(**changes):
         return of_another_draw(found.model_copy(update=changes), found)
