@@ -58,7 +58,7 @@ class Job(BaseModel):
     """Where the model comes from: ``entry point`` or ``/path/mygan.py:MyGAN``."""
     folder: Path
     attempt: Path
-    """Where in that folder this attempt keeps its logs, and leaves what it makes until the parent takes it over."""
+    """Where in that folder this attempt keeps its logs, and leaves what it makes until the parent keeps it."""
     data_root: Path
     cache: Path
     device: str

@@ -12,7 +12,7 @@ from genbench.deathsig import die_with_parent, hear_nothing
 die_with_parent()
 hear_nothing()  # the children, which save themselves when they are asked to end, die with the fork server
 
-import torch  # noqa: E402
+import torch  # noqa: E402 - its threads come after the signals are blocked, or they would hear them
 
 if torch.version.cuda is None and torch.version.hip is None:  # elsewhere nobody promises that this leaves the GPU alone
     with contextlib.suppress(Exception):

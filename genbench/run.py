@@ -177,7 +177,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
         trained = trained.model_copy(update={"spent": trained.spent.model_copy(update={"attempts": int(job.attempt.name)})})
         trained = _by_our_clock(trained, place.devices * outcome.trained, budget)
         on_event(KEEP)
-        take_over(job)
+        keep_made(job)
         write_atomic(folder / FOLDER / TRAINED, trained.model_dump_json().encode())
     draft |= {"spent": trained.spent, "throughput": trained.throughput, "curve": trained.curve, "flags": trained.flags}
     draft |= {"digests": {"checkpoint": trained.checkpoint}}
@@ -191,7 +191,7 @@ def run(planned: Planned, place: Place, supervisor: Supervisor, on_event: Callab
     if outcome.result is None:
         return failed(outcome)
     on_event(KEEP)
-    take_over(job)
+    keep_made(job)
     sampled = Sampled.model_validate(outcome.result)
     draft["digests"] |= {"samples": sampled.samples}
     draft["prior"] = sampled.prior
@@ -216,8 +216,9 @@ MEMORY = 0.9
 CRASHES = 3
 """Crashes in a row, without a new state saved between them, after which a run is given up."""
 MADE = ("checkpoint.safetensors", "checkpoint.json", "samples.npz", "grid.png")
+"""What stages make that stays in a run's folder."""
 MADE_FOR_SCORING = ("curve.npz", "held_out.npz")
-"""Beside the state, until the run is scored."""
+"""What they make that lies beside the state until the run is scored."""
 TRAINED = "trained.json"
 """In the folder of the state: how the training ended, from its end to that of the run."""
 SLOW = 2.0, 0.05
@@ -236,10 +237,10 @@ def _job(planned: Planned, place: Place, folder: Path) -> Job:
     )  # fmt: skip
 
 
-def take_over(job: Job) -> None:
+def keep_made(job: Job) -> None:
     """Move what a stage has made from its attempt's folder to its place in the run's.
 
-    The stage itself does not: a process that was stopped for long may go on when another has taken the run over, and has ended it.
+    The stage itself does not: its process may go on after having been stopped for so long that another has taken the run over.
     """
     for names, place in ((MADE, job.folder), (MADE_FOR_SCORING, job.folder / FOLDER)):
         for made in filter(Path.is_file, (job.attempt / name for name in names)):
@@ -348,7 +349,7 @@ def _committed(record: RunRecord, store: Store) -> RunRecord:
 def _tidy(folder: Path) -> None:
     """Remove what only an unfinished run needs: what it had saved, and what it had spent, which no retry is charged for."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    for name in (*MADE, *MADE_FOR_SCORING):  # of an attempt that ended before they were taken over
+    for name in (*MADE, *MADE_FOR_SCORING):  # of an attempt that ended before they were kept
         for stray in (folder / "attempts").glob(f"*/{name}"):
             stray.unlink(missing_ok=True)
     witness.forget(folder / "attempts")

@@ -514,6 +514,19 @@ class Frozen(Good):
         return super().loss(self.teacher(images))
 
 
+class Remembers(Good):
+    """What sample leaves in an attribute changes what is learnt."""
+
+    drawn = 0
+
+    def loss(self, images):
+        return super().loss(images) * (1 + self.drawn)
+
+    def sample(self, n):
+        self.drawn = 1
+        return super().sample(n)
+
+
 class Unbounded(Good):
     def sample(self, n):
         return 3 * super().sample(n)
@@ -651,6 +664,7 @@ SABOTAGE = [
     (CountsForLater, {"resume"}, "'steps', which a resumed run has lost"),
     (TrainsFromOwnGenerator, {"resume"}, r"plain attributes that differ: generator\)"),
     (Python, {"resume", "sampling leaves training alone"}, "two trainings from the same seed differ"),
+    (Remembers, {"sampling leaves training alone"}, "training goes on differently after sample was called: keep nothing from sample"),
     (SamplesInTrainMode, {"sampling leaves training alone", "independence of batch size"}, "sample changed norm.running_mean"),
     (Unbounded, {"samples"}, "lie outside .* tanh"),
     (Integers, {"samples", "independence of batch size"}, "must return a float tensor"),
@@ -684,6 +698,10 @@ def test_sabotage(cls, expected, message):
     assert any(re.search(message, said, re.DOTALL) for said in failed.values()), failed
     assert all("\n" not in said for said in failed.values())
     assert settings() == before
+
+
+def test_a_part_in_eval_mode_may_stay_there():
+    assert failures(spec_of(Frozen)) == {}
 
 
 def test_a_counter_in_extra_state_is_state():

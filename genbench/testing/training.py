@@ -161,8 +161,8 @@ def check_sampling_leaves_training_alone(subject: Subject) -> None:
     between.run(3)
     if checkpoint.state_digest(apart.model) != checkpoint.state_digest(between.model):
         raise ConformanceError(
-            "training goes on differently after sample was called, for which the harness puts the whole model into eval() mode and then"
-            " every module back into its own: keep nothing from sample in attributes, and override train() for nothing else"
+            "training goes on differently after sample was called: keep nothing from sample in attributes"
+            " (the harness puts the whole model into eval() mode for it, and then every module back into its own)"
         )
 
 

@@ -55,7 +55,7 @@ class Subject:
             raise KeyboardInterrupt
         if outcome.result is None:
             raise GenbenchError(outcome.reason)
-        runs.take_over(job)
+        runs.keep_made(job)
         return outcome.result
 
 

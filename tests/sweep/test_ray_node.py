@@ -1,5 +1,6 @@
 """What a node does with a run where nodes share no folder: it goes on with what another left, is charged for it, and cleans up."""
 
+import os
 import time
 
 import pytest
@@ -241,3 +242,13 @@ def test_a_run_that_is_lost_while_it_starts_again_has_still_spent_what_it_had(ti
     left.losses.count(cell, "error", "its node went away")
     executor._give_up(cell, left, lambda cell, record: found.append(record))
     assert (found[0].spent.seconds, found[0].spent.attempts) == (30.0, 2)
+
+
+@pytest.mark.parametrize(("given", "seen"), [("1", "1"), ("", None), (None, None)])
+def test_a_node_is_examined_with_the_gpus_that_its_owner_lets_ray_see(monkeypatch, given, seen):
+    """An empty word is Ray's own, for a task that has none."""
+    monkeypatch.setattr(node, "examine", lambda ticket: os.environ.get("CUDA_VISIBLE_DEVICES"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert node.examine_apart(None) == seen
