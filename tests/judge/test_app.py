@@ -178,7 +178,8 @@ def test_nothing_that_is_sent_tells_the_model(desk, make, mode, channels, size):
     assert all(head == heads[0] for head in heads)
     known = [*make.rows[:3], *make.labels[:3], *desk.study.every_picture, "aaaa", "repeats"]
     for text in sent:
-        assert not [word for word in known if word in text]
+        told = re.sub(r"\b[0-9a-f]{32}\b", "", text)  # a keyed hash tells nothing, and now and then has four equal digits in a row
+        assert not [word for word in known if word in told]
     names = re.findall(r"[0-9a-f]{32}", " ".join(sent))
     assert len(set(names)) == len(order) + 1  # each showing under a name of its own, repeats too; and the CSRF token
 
