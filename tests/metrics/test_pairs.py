@@ -101,7 +101,8 @@ def test_no_matrix_of_all_pairs_is_held() -> None:
     x = np.random.default_rng(3).standard_normal((6000, 8), dtype=np.float32)
     tracemalloc.start()
     try:
-        prdc.prdc(x, x + 0.1)
+        with threadpool_limits(2, user_api="blas"):  # each thread holds a block
+            prdc.prdc(x, x + 0.1)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

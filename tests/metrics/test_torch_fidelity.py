@@ -169,8 +169,9 @@ def test_digits_through_our_cnn_score_the_same_in_both_programs(digits: Any) -> 
         pairs.across(seen_fake.features, seen_real.features, subsets=(of_fake, of_real)).kernel,
         size,
     )
-    assert values.mean() == pytest.approx(theirs["kernel_inception_distance_mean"], abs=1e-6)
-    assert values.std() == pytest.approx(theirs["kernel_inception_distance_std"], abs=1e-6)
+    # theirs are float32 sums, whose rounding depends on the processor: up to 5e-7 was seen
+    assert values.mean() == pytest.approx(theirs["kernel_inception_distance_mean"], abs=5e-6)
+    assert values.std() == pytest.approx(theirs["kernel_inception_distance_std"], abs=5e-6)
     # ours are other draws of the same two quantities
     assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=0.1)
     assert ours["is"] == pytest.approx(theirs["inception_score_mean"], rel=0.05)
@@ -200,8 +201,9 @@ def test_random_inception_weights_by_path_score_the_same_in_both_programs(tmp_pa
     network = spec.load(CPU, path)
     seen_fake, seen_real = (View(lambda x: extract(network, x, CPU), x, None) for x in (fake, real))
     ours = fid.frechet(*seen_fake.moments[:2], *seen_real.moments[:2])
-    # 14 images in 2048 dimensions: 2035 of their eigenvalues are rounding, of which the positive ones add up (see above)
-    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    # 14 images in 2048 dimensions: 2035 of their eigenvalues are rounding, of which the positive ones add up (see above);
+    # up to 7e-7 was seen, by processor
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
     order = np.random.RandomState(2020).permutation(n)
     assert inception_score.score_in_order(seen_fake.logits[order], 2)[0] == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
     rng = np.random.RandomState(2020)

@@ -473,34 +473,46 @@ def test_without_a_shared_folder_a_killed_node_costs_its_run_what_it_had_spent(e
     assert not list((storage / run).rglob("clock"))
 
 
-def sweep(cluster, home, *more):
-    command = [
-        sys.executable, "-m", "genbench", "sweep", "sweep.toml", "--executor", "ray", "--address", cluster.address, "--device", "cpu",
-        "--threads", "1", "--results", "others", *more,
-    ]  # fmt: skip
-    return subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def sweep(cluster, home):
+    """Arguments -> the command as a process that goes when the test does."""
+    started = []
+
+    def start(*more):
+        command = [
+            sys.executable, "-m", "genbench", "sweep", "sweep.toml", "--executor", "ray", "--address", cluster.address, "--device", "cpu",
+            "--threads", "1", "--results", "others", *more,
+        ]  # fmt: skip
+        started.append(subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def test_ctrl_c_saves_a_killed_driver_loses_nothing_and_the_same_command_goes_on(cluster, home):
+@pytest.mark.timeout(900)
+def test_ctrl_c_saves_a_killed_driver_loses_nothing_and_the_same_command_goes_on(sweep, home):
     (home / "sweep.toml").write_text('models = ["./zoo.py:Slow"]\ntracks = ["tiny.toml"]\n')
     results = home / "others"
     for number, end in enumerate((signal.SIGINT, signal.SIGKILL), 1):
-        process = sweep(cluster, home)
-        deadline = time.monotonic() + 100
+        process = sweep()
+        deadline = time.monotonic() + 250
         while not any(any(path.read_bytes()) for path in results.glob(f"runs/tiny/Slow/*/attempts/{number}/clock")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)
         time.sleep(1)
         process.send_signal(end)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=150)
         assert process.returncode == (130 if end == signal.SIGINT else -signal.SIGKILL), said
         assert list(results.rglob("record.json")) == []
         if end == signal.SIGINT:
             assert list(results.glob("runs/tiny/Slow/*/state/*"))
             assert not list(results.rglob("lease"))
-    process = sweep(cluster, home, "--json")
-    told, said = process.communicate(timeout=100)
+    process = sweep("--json")
+    told, said = process.communicate(timeout=250)
     assert process.returncode == 0, said
     (record,) = json.loads(told)
     assert record["spent"]["steps"] == 120
