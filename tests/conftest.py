@@ -9,6 +9,10 @@ import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script: what we start would be deaf to Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "PY_COLORS", "CLICOLOR_FORCE"):  # output is compared as it is without a terminal
+    os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,6 +36,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
         del os.environ["GENBENCH_CACHE"]
     else:
         os.environ["GENBENCH_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Every test draws the same numbers, alone or after others: torch's own seed is another in every process."""
+    import torch
+
+    torch.manual_seed(0)
 
 
 class Site:

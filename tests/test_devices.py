@@ -1,5 +1,6 @@
 """One run over several devices, on two processes that speak through gloo: the same step, the same clock, one fate."""
 
+import contextlib
 import json
 import os
 import re
@@ -90,8 +91,9 @@ def nobody_left():
     own = psutil.Process()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if not [child for child in own.children(recursive=True) if child.ppid() != own.pid and child.status() != "zombie"]:
-            return True
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended while we looked
+            if not [child for child in own.children(recursive=True) if child.ppid() != own.pid and child.status() != "zombie"]:
+                return True
         time.sleep(0.1)
     return False
 
@@ -270,8 +272,8 @@ def test_a_continued_training_of_two_ranks_is_bit_equal(found):
 
 def test_two_ranks_spend_device_seconds_and_stop_at_the_same_step(found):
     timed = found["timed"]
-    assert timed["seconds"] >= 0.5
-    assert timed["wall"] == pytest.approx(timed["seconds"] / 2, rel=0.2)
+    assert timed["seconds"] >= 2
+    assert timed["seconds"] / 2 <= timed["wall"] < 0.8 * timed["seconds"]  # what is waited for between the ranks is no budget
     for what in ("steps", "images", "progress"):
         first, second = timed[what]
         assert first == second > 0
@@ -350,7 +352,7 @@ def test_a_rank_that_goes_its_own_way_is_a_named_failure_and_leaves_nobody(attem
 
 
 def test_a_rank_that_hangs_is_killed_at_budget_and_grace(attempt):
-    body = "def misbehave(self, rank):\n    if rank == 1 and self.count == 3:\n        time.sleep(600)"
+    body = "def misbehave(self, rank):\n    if rank == 1 and self.count == 1:\n        time.sleep(600)"
     began = time.monotonic()
     record = attempt(body, track=TRACK.model_copy(update={"budget": "2s", "grace": 2.0}))
     assert record.status == "timeout"

@@ -119,22 +119,22 @@ child = subprocess.Popen(["sleep", "100"])
 open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
 time.sleep(100)
 """
-    monkeypatch.setattr(inventory_module, "DEADLINE", 3.0)
+    monkeypatch.setattr(inventory_module, "DEADLINE", 6.0)
     started = children(monkeypatch)
     points = [site.install("hangs", code)]
     before = time.monotonic()
     for _ in range(2):
         found = inventory(points=points)
-        assert reasons(found) == {"hangs": "importing it took longer than 3 s"}
-    assert time.monotonic() - before < 20
+        assert reasons(found) == {"hangs": "importing it took longer than 6 s"}
+    assert time.monotonic() - before < 60
     assert len(started) == 2
     pid = int((tmp_path / "pid").read_text())
     assert _gone([pid])
 
 
 def _gone(pids):
-    """Whether all of these processes have ended within five seconds."""
-    deadline = time.monotonic() + 5
+    """Whether all of these processes have ended within half a minute."""
+    deadline = time.monotonic() + 30
     while (alive := any(_alive(pid) for pid in pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not alive
@@ -312,7 +312,7 @@ def test_ending_the_asker_ends_the_child(site, number):
         time.sleep(0.05)
     assert started
     asking.send_signal(number)
-    assert asking.wait(10) == -number
+    assert asking.wait(30) == -number
     assert _gone(started)
 
 

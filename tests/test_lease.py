@@ -14,10 +14,13 @@ from genbench import lease
 from genbench.lease import BusyError, busy, held
 
 
-def put(folder, **changes):
+def put(folder, touched=None, **changes):
     """A lease of somebody else."""
     told = {"token": "theirs", "host": "elsewhere", "pid": 1} | changes
-    (folder / "lease").write_text(json.dumps(told))
+    (folder / "theirs").write_text(json.dumps(told))
+    if touched is not None:
+        os.utime(folder / "theirs", (touched, touched))
+    (folder / "theirs").replace(folder / "lease")  # whole at once: an empty one is somebody's who just begins
 
 
 def test_a_second_holder_is_refused_until_the_first_is_done(tmp_path):
@@ -109,7 +112,7 @@ def test_who_was_stopped_finds_out_that_it_lost_it(tmp_path, monkeypatch, beat):
         confirm()
         put(tmp_path)
         if beat < 1:
-            time.sleep(0.5)
+            time.sleep(2)
             (tmp_path / "lease").unlink()  # they are done with it
             (tmp_path / "lease").write_text("")  # and a third begins
         with pytest.raises(BusyError):
@@ -152,21 +155,26 @@ def test_a_holder_touches_it_and_never_another_ones(tmp_path, monkeypatch):
     with held(tmp_path):
         old = time.time() - 1000
         os.utime(tmp_path / "lease", (old, old))
-        time.sleep(0.3)
-        assert (tmp_path / "lease").stat().st_mtime > old + 500
+        deadline = time.monotonic() + 20
+        while (tmp_path / "lease").stat().st_mtime < old + 500:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         put(tmp_path)  # somebody took it over while we were suspended
+        time.sleep(0.5)  # we have seen that by now
         os.utime(tmp_path / "lease", (old, old))
         time.sleep(0.2)
         assert (tmp_path / "lease").stat().st_mtime == pytest.approx(old, abs=1)
     assert json.loads((tmp_path / "lease").read_text())["token"] == "theirs"  # theirs to remove
 
 
-def _take(folder, start, results):
+def _take(folder, start, all_asked, results):
     start.wait()
     try:
-        with held(folder):
+        with held(folder) as confirm:
+            time.sleep(0.3)
+            confirm()  # of two that find it stale both may begin; who goes on is told here
             results.put("held")
-            time.sleep(1.0)
+            all_asked.wait(60)
     except BusyError:
         results.put("busy")
 
@@ -174,16 +182,15 @@ def _take(folder, start, results):
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_many_who_ask_at_once_one_gets_it(tmp_path, stale):
     if stale:
-        put(tmp_path)
-        old = time.time() - lease.STALE - 5
-        os.utime(tmp_path / "lease", (old, old))
+        put(tmp_path, touched=time.time() - lease.STALE - 5)
     context = multiprocessing.get_context("fork")
-    start, results = context.Event(), context.Queue()
-    asking = [context.Process(target=_take, args=(tmp_path, start, results)) for _ in range(8)]
+    start, all_asked, results = context.Event(), context.Event(), context.Queue()
+    asking = [context.Process(target=_take, args=(tmp_path, start, all_asked, results)) for _ in range(8)]
     for process in asking:
         process.start()
     start.set()
-    answers = sorted(results.get(timeout=20) for _ in asking)
+    answers = sorted(results.get(timeout=50) for _ in asking)
+    all_asked.set()
     for process in asking:
         process.join()
     assert answers == ["busy"] * 7 + ["held"]

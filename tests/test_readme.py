@@ -63,8 +63,8 @@ def test_the_example_installs_and_is_listed(example):
     (project,) = [block for block in blocks("toml") if "[project]" in block]
     (example / "pyproject.toml").write_text(project)
     site = example / "site"
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "--target", str(site), str(example)]
-    done = subprocess.run(install, capture_output=True, text=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--disable-pip-version-check", "--no-build-isolation"]
+    done = subprocess.run([*install, "--no-deps", "--target", str(site), str(example)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     listed = genbench("list", "models", "--json", cwd=site, env={"PYTHONPATH": str(site)})
     mine = {model["name"]: model for model in json.loads(listed.stdout)}["my-gan"]

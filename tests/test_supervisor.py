@@ -215,7 +215,7 @@ def test_the_whole_group_is_killed_and_nobody_is_asked():
     try:
         supervisor_module._kill(SimpleNamespace(pid=child.pid, join=join))
         assert child.poll() == -signal.SIGKILL
-        psutil.wait_procs([grandchild], timeout=1)
+        psutil.wait_procs([grandchild], timeout=3)
         with contextlib.suppress(psutil.NoSuchProcess):
             assert grandchild.status() == psutil.STATUS_ZOMBIE  # until whoever has adopted it looks
     finally:

@@ -156,7 +156,7 @@ def resumed(team, folder):
 
 def timed(team):
     """A time budget: the ledger, the steps of both ranks, and what was seen of it on the way."""
-    model, optimizers, batches, meter = built(team, "0.5s")
+    model, optimizers, batches, meter = built(team, "2s")
     shares = []
     step = model.training_step
 
@@ -165,6 +165,7 @@ def timed(team):
         return step(batches, optimizers)
 
     model.training_step = training_step
+    team.synchronize()  # the clock was told last at the end of another training
     began = team.wall()
     training = trained(team, model, optimizers, batches, meter, at=(0.5, 1.0), on_point=lambda point: None)
     team.align(model, parameters(optimizers))

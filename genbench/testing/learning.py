@@ -19,7 +19,7 @@ from genbench.train import train
 
 BUDGETS = (60, 240, 960, 3840)
 """Steps of one training after another: the first that has learnt ends the check."""
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 """Seconds within which a longer training must be expected to end, or it is not tried."""
 _SAMPLES = 300
 _MARGIN = 0.75

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import textwrap
 import time
 
@@ -79,11 +79,11 @@ def attempt(tmp_path, supervisor):
 def no_children_left():
     """True when nothing but the fork server and its helpers, this process's own children, is left."""
     own = psutil.Process()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        left = [child for child in own.children(recursive=True) if child.ppid() != os.getpid() and child.status() != "zombie"]
-        if not left:
-            return True
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended while we looked
+            if not [child for child in own.children(recursive=True) if child.ppid() != own.pid and child.status() != "zombie"]:
+                return True
         time.sleep(0.1)
     return False
 

@@ -71,7 +71,7 @@ def misbehave(self):
 
 
 def test_a_training_killed_at_every_moment_of_a_save_goes_on_bit_for_bit(attempt, tmp_path):
-    track = TRACK.model_copy(update={"budget": "1500steps", "curve": (1.0,)})
+    track = TRACK.model_copy(update={"budget": "2000steps", "curve": (1.0,)})
     whole = attempt("def misbehave(self):\n    time.sleep(0.002)", track=track, results="whole")
     (tmp_path / "lives").mkdir()
     crashes = []
@@ -83,7 +83,7 @@ def test_a_training_killed_at_every_moment_of_a_save_goes_on_bit_for_bit(attempt
     assert crashes == ["the process was killed by SIGKILL"] * 5
     assert record.spent.attempts == 6
     assert record.digests == whole.digests
-    assert (record.spent.steps, record.spent.images) == (1500, 1500 * 16)
+    assert (record.spent.steps, record.spent.images) == (2000, 2000 * 16)
     assert 0 < record.spent.lost < record.spent.seconds
     assert {path.name for path in attempt.folder.iterdir()} == {
         "record.json", "samples.npz", "grid.png", "checkpoint.safetensors", "checkpoint.json", "curve.csv", "attempts"

@@ -128,6 +128,8 @@ def test_a_sweep_of_thousands_as_ray_tasks(tmp_path, count, monkeypatch):
     ray = pytest.importorskip("ray", reason="the extra genbench[ray] is not installed")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("RAY_agent_register_timeout_ms", "300000")  # for a machine that is busy
+    monkeypatch.setenv("RAY_worker_register_timeout_seconds", "300")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the user's home
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     try:

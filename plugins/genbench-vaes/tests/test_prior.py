@@ -131,8 +131,9 @@ def test_state_goes_on() -> None:
     assert one.get_extra_state() == other.get_extra_state() == {"seen": 48, "started_from": 20}
 
 
-@pytest.mark.parametrize("z", [torch.zeros(40, 3), torch.randn(40, 1) * torch.tensor([1.0, 0.0, 100.0]), torch.randn(3, 3)])
-def test_flat_or_few_latents(z: Tensor) -> None:
+@pytest.mark.parametrize(("n", "columns", "scales"), [(40, 3, (0, 0, 0)), (40, 1, (1, 0, 100)), (3, 3, (1, 1, 1))])
+def test_flat_or_few_latents(n: int, columns: int, scales: tuple[int, ...]) -> None:
+    z = torch.randn(n, columns) * torch.tensor(scales)
     mixture = LatentGMM(3, 8, capacity=64)
     for _ in range(30):
         said = mixture.fit(z)
