@@ -375,7 +375,7 @@ def warm(node):
     """Wait until a worker of that node has started."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ray.get(ray.remote(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False))(os.getpid).remote())
+    ray.get(ray.remote(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False))(lambda: None).remote())
 
 
 def other_plugin(folder):
@@ -405,8 +405,8 @@ def test_a_node_with_another_plugin_is_named_with_the_difference(executor, clust
 
 def test_a_node_that_joins_with_another_plugin_is_named_once_and_gets_no_runs(executor, cluster, home, tmp_path, caplog):
     odd = cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": str(other_plugin(tmp_path))}, **ports())
-    warm(odd)
     try:
+        warm(odd)
         cells = cells_of(executor, made_up("takes-a-while"), seeds=9)[3:]
         found, said = execute(executor, cells)
         assert [record.status for record in found.values()] == ["done"] * 6
